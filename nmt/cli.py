@@ -1,0 +1,258 @@
+"""The command line: each command reads the recipe, calls one function and prints.
+
+torch is imported inside the commands that need it, so that `nmt --help` answers at once.
+"""
+
+import errno
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nmt.errors import DataError, NmtError, RecipeError
+
+app = typer.Typer(
+    name="nmt",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""A machine translation toolkit: from raw parallel text to a translator, in five commands.
+
+    **nmt prepare** R, **nmt train** R, **nmt average** R, **nmt score** R, then **nmt translate** R < in > out,
+    where R is a recipe such as recipes/quickstart.yaml: the one file that says every choice of a run.""",
+)
+
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="The YAML file that says every choice of the run.")]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change a key of the recipe, e.g. --set train.steps=1000. Repeatable."
+    ),
+]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:N, or auto: the GPU if there is one.")]
+Precision = Annotated[str, typer.Option(help="fp32, bf16, or auto: bf16 where the device has it in hardware.")]
+Beam = Annotated[int | None, typer.Option(min=1, help="Hypotheses kept for each sentence; 1 is greedy. [recipe's]")]
+Penalty = Annotated[float | None, typer.Option(min=0, help="Exponent α of the length penalty. [recipe's]")]
+
+
+@app.command()
+def prepare(
+    recipe: RecipePath,
+    changes: Changes = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes that encode. [one per core]")] = None,
+    force: Annotated[bool, typer.Option(help="Prepare again even if nothing has changed.")] = False,
+) -> None:
+    """Turn raw parallel text into a BPE vocabulary and token shards, in RUN/data.
+
+    Says what was dropped and why; run again with nothing changed, it does nothing.
+    """
+    from nmt import recipe as recipes
+    from nmt.data import prepare
+
+    prepare(recipes.load(recipe, changes or ()), workers=workers, force=force)
+
+
+@app.command()
+def train(recipe: RecipePath, changes: Changes = None, device: Device = "auto") -> None:
+    """Train the model; checkpoints land in RUN/checkpoints, figures in RUN/metrics.jsonl.
+
+    Run again, it goes on from the last checkpoint. Ctrl-C and SIGTERM save first; the exit code then is 128 plus the
+    number of the signal.
+    """
+    from nmt import recipe as recipes
+    from nmt.training import train
+
+    if stopped := train(recipes.load(recipe, changes or ()), device):
+        raise typer.Exit(128 + stopped)
+
+
+@app.command()
+def average(
+    recipe: RecipePath,
+    changes: Changes = None,
+    last: Annotated[int | None, typer.Option(min=1, help="How many of the last checkpoints. [average.last]")] = None,
+    checkpoint: Annotated[list[Path] | None, typer.Option(help="A checkpoint by its folder. Repeatable.")] = None,
+    output: Annotated[Path | None, typer.Option(help="The model folder to write. [RUN/model]")] = None,
+) -> None:
+    """Average the last checkpoints into the model that translates, RUN/model.
+
+    Its folder holds the recipe, the tokenizer and the weights: all that a translator needs.
+    """
+    from nmt import recipe as recipes
+    from nmt.training import average
+
+    print(average(recipes.load(recipe, changes or ()), last, checkpoint or (), output))
+
+
+@app.command()
+def translate(
+    model: Annotated[Path, typer.Argument(help="A model folder, or the recipe that made it.")],
+    files: Annotated[list[str] | None, typer.Argument(help="Text, a sentence a line. [standard input]")] = None,
+    beam: Beam = None,
+    length_penalty: Penalty = None,
+    n_best: Annotated[
+        int, typer.Option(min=1, help="Print N translations a line, as 'line ||| text ||| score', lines from 0.")
+    ] = 1,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Sentences translated at once. [recipe's]")] = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+) -> None:
+    """Translate text, line by line: one line in, one line out, in order; a blank line stays blank.
+
+    nmt translate RECIPE < in.txt > out.txt
+    """
+    from nmt.text import read_lines
+    from nmt.translation import Translator
+
+    translator = Translator.load(_model_folder(model), device, precision)
+    choices = _given(beam=beam, length_penalty=length_penalty, batch_size=batch_size)
+    _check_beam(n_best, choices.get("beam", translator.beam))
+    typed = not files and sys.stdin.isatty()
+    lines = _watched((line for file in files or ["-"] for line in read_lines(file)), quiet=typed)
+    for number, best in enumerate(translator.stream(lines, n_best, at_once=typed, **choices)):
+        texts = [t.text for t in best] if n_best == 1 else [f"{number} ||| {t.text} ||| {t.score:.4f}" for t in best]
+        sys.stdout.write("".join(text + "\n" for text in texts))
+        if typed:
+            sys.stdout.flush()
+
+
+@app.command()
+def score(
+    hypotheses: Annotated[
+        list[str], typer.Argument(metavar="RECIPE | HYPOTHESES...", help="A recipe; or with --reference, translations.")
+    ],
+    reference: Annotated[list[str] | None, typer.Option(help="A reference file; several are alternatives.")] = None,
+    tokenize: Annotated[
+        str | None, typer.Option(help="sacreBLEU's tokenization: 13a, none for tokenised text, zh, … [13a]")
+    ] = None,
+    lowercase: Annotated[bool, typer.Option(help="Compare without case (BLEU and chrF++).")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    show: Annotated[int, typer.Option(min=0, help="With a recipe: print this many sample translations.")] = 0,
+    changes: Changes = None,
+    beam: Beam = None,
+    length_penalty: Penalty = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+) -> None:
+    """Translate and score a recipe's test sets; or score files of translations against a reference.
+
+    nmt score RECIPE
+
+    nmt score --reference REF.de ours.de theirs.de
+
+    BLEU, chrF++ and TER by sacreBLEU, with signatures and 95 % intervals; with several systems, p-values of a paired
+    bootstrap against the first. `-` is standard input.
+    """
+    how = {"tokenize": tokenize, "lowercase": lowercase}
+    if reference:
+        reports = {"": _score_files(reference, hypotheses, how)}
+    else:
+        if len(hypotheses) > 1:
+            raise NmtError("several files to score need --reference FILE; without it, name one recipe")
+        choices = _given(beam=beam, length_penalty=length_penalty)
+        reports = _score_recipe(Path(hypotheses[0]), changes or [], how, show, choices, device, precision)
+    if as_json:
+        print(json.dumps({name or "files": report.to_json() for name, report in reports.items()}, indent=2))
+        return
+    for name, report in reports.items():
+        print(*([f"{name}:"] if name else []), *report.lines(), sep="\n")
+
+
+def _score_files(references: list[str], hypotheses: list[str], how: dict[str, Any]) -> Any:
+    from nmt.evaluation import score
+    from nmt.text import read_lines
+
+    systems = {name: list(read_lines(name)) for name in hypotheses}
+    return score([list(read_lines(name)) for name in references], systems, **how)
+
+
+def _score_recipe(
+    path: Path, changes: list[str], how: dict[str, Any], show: int, choices: dict[str, Any], device: str, precision: str
+) -> dict[str, Any]:
+    from nmt import recipe as recipes
+    from nmt.evaluation import score
+    from nmt.files import whole_file
+    from nmt.text import read_pairs
+    from nmt.translation import Translator
+
+    recipe = recipes.load(path, changes)
+    layout, data = recipes.Layout.of(recipe), recipe.data
+    if not data.test:
+        raise RecipeError(f"{path}: data.test: must name a test set to score, as in test: {{newstest: PREFIX}}")
+    translator = Translator.load(layout.model, device, precision)
+    reports = {}
+    for name, corpus in data.test.items():
+        pairs = list(read_pairs(corpus, data.source, data.target))
+        if not pairs:
+            raise DataError(f"data.test.{name}: the corpus is empty: there is nothing to score")
+        sources = _watched((source for source, _ in pairs), total=len(pairs), what=f"translating {name}")
+        translations = translator.translate(sources, **choices)
+        layout.translations.mkdir(parents=True, exist_ok=True)
+        with whole_file(layout.translations / f"{name}.{data.target}", "w") as file:
+            file.writelines(line + "\n" for line in translations)
+        reports[name] = score([reference for _, reference in pairs], {recipe.run: translations}, **how)
+        for i in range(0, len(pairs), max(1, len(pairs) // show)) if show else ():
+            print(f"\nsource       {pairs[i][0]}\nreference    {pairs[i][1]}\ntranslation  {translations[i]}")
+    return reports
+
+
+def _model_folder(path: Path) -> Path:
+    """The model folder that is meant: itself, or where a recipe says it lies."""
+    from nmt import recipe as recipes
+
+    if path.is_dir():
+        return path
+    return recipes.Layout.of(recipes.load(path)).model
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _check_beam(n_best: int, beam: int) -> None:
+    if n_best > beam:
+        raise NmtError(f"--n-best {n_best}: a beam of {beam} finds at most {beam} translations; add --beam {n_best}")
+
+
+def _watched(
+    lines: Iterable[str], quiet: bool = False, total: int | None = None, what: str = "translating"
+) -> Iterator[str]:
+    """The lines, with a bar on standard error where that is a terminal that nothing else writes to."""
+    from tqdm import tqdm
+
+    alone = sys.stderr.isatty() and not quiet
+    return iter(tqdm(lines, what, total, unit=" lines", disable=not alone, smoothing=0.1, dynamic_ncols=True))
+
+
+def main() -> None:
+    """Runs a command; what the user can mend is one line on standard error and exit code 2."""
+    try:
+        app()
+        sys.stdout.flush()
+    except NmtError as error:
+        _leave(f"nmt: error: {error}", 2)
+    except KeyboardInterrupt:
+        _leave("nmt: interrupted", 130)
+    except BrokenPipeError:  # the reader has what it wanted, as `nmt translate | head` does
+        _leave("", 0)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _leave("nmt: error: standard output cannot be written: the disk is full", 2)
+
+
+def _leave(message: str, code: int) -> None:
+    """Ends at once: standard output may be a pipe that nobody reads any more."""
+    if message:
+        print(message, file=sys.stderr)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,6 @@
+"""Training data: raw text made into shards of token ids once, and read from them in batches."""
+
+from nmt.data.prepare import prepare
+from nmt.data.shards import Manifest, Shards, fingerprint
+
+__all__ = ["Manifest", "Shards", "fingerprint", "prepare"]

@@ -1,0 +1,122 @@
+"""Which pairs make up an update, and how an update is cut into chunks; packed, without padding.
+
+The order is a function of (seed, epoch) and an update is a function of where the last one ended, so a place in the data
+is two numbers, and resuming is exact.
+
+Axes: T tokens of a stream (Ts of the source, Tt of the target), S sentences.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nmt.data.shards import Shards
+from nmt.ids import BOS, EOS
+
+Ids = NDArray[np.int64]
+
+
+class Cursor(NamedTuple):
+    """A place in the endless stream of pairs: the epoch, and how many of its pairs have been taken."""
+
+    epoch: int = 0
+    taken: int = 0
+
+
+class Chunk(NamedTuple):
+    """Some pairs as packed streams: what one forward and backward pass sees.
+
+    source: [Ts] ids, each sentence ending in EOS. target_in: [Tt] what the decoder is fed, each sentence beginning with
+    BOS. target_out: [Tt] what it must say next, each ending in EOS. The lengths [S] cut both streams.
+    """
+
+    source: Ids
+    source_lengths: Ids
+    target_in: Ids
+    target_out: Ids
+    target_lengths: Ids
+
+    @property
+    def target_tokens(self) -> int:
+        """Tt: the tokens that carry loss."""
+        return len(self.target_out)
+
+
+class Sampler:
+    """Deals the pairs out to updates: every pair once an epoch, in an order of its own each epoch.
+
+    An update holds random pairs, whatever their lengths, for as long as neither side exceeds the token budget; the last
+    pairs of an epoch share an update with the first of the next, so that no update is small.
+    """
+
+    def __init__(self, shards: Shards, batch_tokens: int, seed: int) -> None:
+        source, target = shards.lengths
+        self._lengths = np.maximum(source, target) + 1, source + 1, target + 1  # with EOS
+        self._tokens = batch_tokens
+        self._seed = seed
+        self._order: tuple[int, Ids] = -1, np.empty(0, np.int64)
+
+    def update(self, cursor: Cursor) -> tuple[Ids, Cursor]:
+        """The pairs of the update that begins at `cursor`, and where the next one begins."""
+        parts: list[Ids] = []
+        room = np.array([self._tokens, self._tokens])
+        while True:
+            order = self._permutation(cursor.epoch)
+            ahead = order[cursor.taken : cursor.taken + self._tokens]
+            ends = np.stack([self._lengths[1][ahead], self._lengths[2][ahead]]).cumsum(1)
+            fits = int(np.searchsorted((ends > room[:, None]).any(0), True))
+            if not fits and not parts:
+                fits = 1  # one pair larger than the whole budget is an update of its own
+            parts.append(ahead[:fits])
+            cursor = Cursor(cursor.epoch, cursor.taken + fits)
+            if cursor.taken < len(order):
+                return np.concatenate(parts), cursor
+            cursor = Cursor(cursor.epoch + 1, 0)
+            room = room - (ends[:, fits - 1] if fits else 0)
+
+    def _permutation(self, epoch: int) -> Ids:
+        if self._order[0] != epoch:
+            self._order = epoch, np.random.default_rng([self._seed, epoch]).permutation(len(self._lengths[0]))
+        return self._order[1]
+
+
+def split(pairs: Ids, lengths: tuple[Ids, Ids], chunk_tokens: int) -> list[Ids]:
+    """The pairs sorted by length and cut into chunks of at most `chunk_tokens` a side (at least one pair each).
+
+    Pairs of like length in one chunk leave the padded view of attention little to pad.
+    """
+    source, target = lengths[0][pairs] + 1, lengths[1][pairs] + 1
+    order = np.lexsort((source, target))
+    chunks: list[Ids] = []
+    begin = used_source = used_target = 0
+    for end, i in enumerate(order):
+        used_source += int(source[i])
+        used_target += int(target[i])
+        if max(used_source, used_target) > chunk_tokens and end > begin:
+            chunks.append(pairs[order[begin:end]])
+            begin, used_source, used_target = end, int(source[i]), int(target[i])
+    chunks.append(pairs[order[begin:]])
+    return chunks
+
+
+def pack(shards: Shards, pairs: Sequence[int] | Ids) -> Chunk:
+    """The chunk of these pairs."""
+    both = [shards.pair(int(i)) for i in pairs]
+    sources = [part for source, _ in both for part in (source, (EOS,))]
+    fed = [part for _, target in both for part in ((BOS,), target)]
+    said = [part for _, target in both for part in (target, (EOS,))]
+    return Chunk(
+        np.concatenate(sources, dtype=np.int64),
+        np.array([len(source) + 1 for source, _ in both]),
+        np.concatenate(fed, dtype=np.int64),
+        np.concatenate(said, dtype=np.int64),
+        np.array([len(target) + 1 for _, target in both]),
+    )
+
+
+def pack_sources(sources: Sequence[Sequence[int]]) -> tuple[Ids, Ids]:
+    """Sentences of ids, without EOS, as one stream [Ts] with EOS, and its lengths [S]."""
+    stream = [part for source in sources for part in (source, (EOS,))]
+    return np.concatenate(stream, dtype=np.int64), np.array([len(source) + 1 for source in sources])

@@ -1,0 +1,63 @@
+"""Whether prepared text is still what the recipe asks for."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nmt.data.shards import MEND, InputRecord, Manifest, sha256
+from nmt.errors import DataError
+from nmt.recipe import Recipe
+
+
+def reason_to_prepare(folder: Path, recipe: Recipe, files: Sequence[Path]) -> str | None:
+    """Why `folder` must be prepared from `files`, or None when it holds just what that would give."""
+    if not folder.exists():
+        return "for the first time"
+    try:
+        manifest = Manifest.load(folder)
+    except DataError as error:
+        return f"again: {str(error).removesuffix(MEND).rstrip(' :')}"
+    if changed := _differences(manifest.choices, choices(recipe)):
+        return f"again: the recipe has changed in {', '.join(changed)}"
+    for path in files:
+        record = manifest.inputs.get(str(path))
+        if record is None or not is_same(path, record):
+            return f"again: {path} has changed"
+    return None
+
+
+def choices(recipe: Recipe) -> dict[str, Any]:
+    """The keys of the recipe that decide what is prepared."""
+    data = recipe.data.model_dump(mode="json", exclude={"test"})
+    return {"seed": recipe.seed, "data": data, "tokenizer": recipe.tokenizer.model_dump(mode="json")}
+
+
+def record_input(path: Path) -> InputRecord:
+    """What a raw file is known by. Raises `DataError` for what cannot be read, or not twice (a pipe)."""
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path}: must be a regular file, for its text is read more than once")
+    try:
+        status = path.stat()
+        return InputRecord(bytes=status.st_size, modified=status.st_mtime_ns, sha256=sha256(path))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def is_same(path: Path, record: InputRecord) -> bool:
+    """By size and time, which is cheap, or else by content: copying a corpus does not make it another one."""
+    status = path.stat()
+    if status.st_size != record.bytes:
+        return False
+    return status.st_mtime_ns == record.modified or record_input(path).sha256 == record.sha256
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """The keys, as section.key, whose values differ."""
+    differing = []
+    for key in sorted(old.keys() | new.keys()):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            differing += _differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            differing.append(f"{prefix}{key}")
+    return differing

@@ -1,0 +1,252 @@
+"""Prepared text on disk: shards of token ids, read through memory maps, and a manifest to vouch for them.
+
+A shard is four arrays of numpy. For each side, `train-00000.source.tokens.npy` has the ids of its sentences
+laid end to end, without BOS and EOS, and `train-00000.source.offsets.npy` where each of them begins (and one
+entry more, the end). Beside the shards lie the tokenizer and `manifest.json`.
+"""
+
+import hashlib
+import json
+from bisect import bisect_right
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from nmt.errors import DataError
+from nmt.files import read_json, write_json
+
+FORMAT = 1
+SHARD_PAIRS = 1_000_000
+SHARD_TOKENS = 32_000_000  # of one side
+MANIFEST = "manifest.json"
+SIDES = ("source", "target")
+
+MEND = "run `nmt prepare` again"
+
+
+class Packed(NamedTuple):
+    """Sentences of one side laid end to end: all their ids, and the length of each."""
+
+    tokens: np.ndarray
+    lengths: np.ndarray
+
+
+class PackedPairs(NamedTuple):
+    """Sentence pairs: as many sentences on either side, the n-th of one translating the n-th of the other."""
+
+    source: Packed
+    target: Packed
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FileRecord(_Record):
+    """What a file is known by."""
+
+    bytes: int
+    sha256: str
+
+
+class InputRecord(FileRecord):
+    """A raw file that was read, and when it was last modified (nanoseconds since 1970)."""
+
+    modified: int
+
+
+class CorpusRecord(_Record):
+    """A corpus: how many pairs were read from it, and how many of them dropped for which reason."""
+
+    name: str
+    pairs: int
+    dropped: dict[str, int]
+
+
+class ShardRecord(_Record):
+    """A shard: its files begin with `name`."""
+
+    name: str
+    pairs: int
+    source_tokens: int
+    target_tokens: int
+
+
+class SplitRecord(_Record):
+    """All that is there to train on ("train") or to measure progress on ("valid")."""
+
+    corpora: tuple[CorpusRecord, ...]
+    shards: tuple[ShardRecord, ...]
+
+    @property
+    def pairs(self) -> int:
+        """Pairs kept."""
+        return sum(shard.pairs for shard in self.shards)
+
+    @property
+    def source_tokens(self) -> int:
+        """Tokens of the source side, without BOS and EOS."""
+        return sum(shard.source_tokens for shard in self.shards)
+
+    @property
+    def target_tokens(self) -> int:
+        """Tokens of the target side, without BOS and EOS."""
+        return sum(shard.target_tokens for shard in self.shards)
+
+
+class Manifest(_Record):
+    """What a folder of prepared text holds, and what it was made from."""
+
+    format: int
+    choices: dict[str, Any]  # those of the recipe that decide what is in the folder
+    inputs: dict[str, InputRecord]
+    vocabulary: dict[str, int]
+    splits: dict[str, SplitRecord]
+    files: dict[str, FileRecord]
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """The manifest of a folder. Raises `DataError` where it or a file it names is not whole."""
+        path = Path(folder) / MANIFEST
+        if not path.exists():
+            raise DataError(f"{folder}: nothing is prepared here: run `nmt prepare` first")
+        try:
+            manifest = cls.model_validate(read_json(path))
+        except (ValidationError, DataError):
+            raise DataError(f"{path}: damaged, or of another version of nmt: {MEND}") from None
+        if manifest.format != FORMAT:
+            raise DataError(f"{path}: written by another version of nmt: {MEND}")
+        for name, record in manifest.files.items():
+            _check_size(Path(folder) / name, record.bytes)
+        return manifest
+
+    def save(self, folder: str | Path) -> None:
+        """Writes it into `folder`; it goes last, for it says that the rest is whole. Raises `OutputError`."""
+        write_json(Path(folder) / MANIFEST, self.model_dump(mode="json"))
+
+
+class ShardWriter:
+    """Lays pairs down in shards of at most `pairs` pairs and `tokens` tokens a side, one in memory at a time.
+
+    What is added together stays together, so that only a part larger than that makes a shard larger.
+    """
+
+    def __init__(self, folder: Path, split: str, pairs: int = SHARD_PAIRS, tokens: int = SHARD_TOKENS) -> None:
+        self._folder, self._split = folder, split
+        self._limits = np.array([pairs, tokens, tokens])
+        self._parts: list[PackedPairs] = []
+        self._held = np.zeros(3, np.int64)
+        self._shards: list[ShardRecord] = []
+
+    def add(self, part: PackedPairs) -> None:
+        """Appends pairs, in order."""
+        size = np.array([len(part.source.lengths), len(part.source.tokens), len(part.target.tokens)])
+        if self._parts and (self._held + size > self._limits).any():
+            self._write()
+        self._parts.append(part)
+        self._held += size
+
+    def close(self) -> tuple[ShardRecord, ...]:
+        """Writes what is still held; gives the shards written."""
+        if self._held[0]:
+            self._write()
+        return tuple(self._shards)
+
+    def _write(self) -> None:
+        name = f"{self._split}-{len(self._shards):05d}"
+        for side in SIDES:
+            parts: list[Packed] = [getattr(part, side) for part in self._parts]
+            lengths = np.concatenate([part.lengths for part in parts])
+            offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+            tokens, starts = _files(self._folder, name, side)
+            np.save(tokens, np.concatenate([part.tokens for part in parts]))
+            np.save(starts, offsets)
+        pairs, source_tokens, target_tokens = self._held.tolist()
+        shard = ShardRecord(name=name, pairs=pairs, source_tokens=source_tokens, target_tokens=target_tokens)
+        self._shards.append(shard)
+        self._parts.clear()
+        self._held[:] = 0
+
+
+class Shards:
+    """The prepared pairs of a split, read from disk as they are asked for."""
+
+    def __init__(self, folder: Path, split: SplitRecord) -> None:
+        self._sides = [[_Sentences(folder, shard.name, side) for shard in split.shards] for side in SIDES]
+        self._starts = list(accumulate((shard.pairs for shard in split.shards), initial=0))
+
+    @classmethod
+    def open(cls, folder: str | Path, split: str) -> Self:
+        """The pairs of "train" or "valid". Raises `DataError` where anything is missing or not whole."""
+        return cls(Path(folder), Manifest.load(folder).splits[split])
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    @cached_property
+    def lengths(self) -> tuple[np.ndarray, np.ndarray]:
+        """The number of source and of target tokens of each pair, as two arrays [pairs] of int32."""
+        source, target = ([shard.lengths() for shard in side] for side in self._sides)
+        return np.concatenate(source), np.concatenate(target)
+
+    def pair(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """The source and the target ids of a pair, without BOS and EOS, as read-only views of the files."""
+        shard = bisect_right(self._starts, index) - 1
+        source, target = (side[shard][index - self._starts[shard]] for side in self._sides)
+        return source, target
+
+
+class _Sentences:
+    """One side of one shard."""
+
+    def __init__(self, folder: Path, name: str, side: str) -> None:
+        self._tokens, self._offsets = (_mapped(path) for path in _files(folder, name, side))
+        if self._offsets[-1] != len(self._tokens):
+            raise DataError(f"{folder / name}: the shard's {side} side is damaged: {MEND}")
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self._tokens[self._offsets[index] : self._offsets[index + 1]]
+
+    def lengths(self) -> np.ndarray:
+        return np.diff(self._offsets).astype(np.int32)
+
+
+def fingerprint(folder: str | Path) -> str:
+    """What tells prepared text apart: equal for equal tokenizers and shards, whenever and wherever made."""
+    files = {name: record.sha256 for name, record in Manifest.load(folder).files.items()}
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+
+
+def record_files(folder: Path) -> dict[str, FileRecord]:
+    """What the files of a folder are known by, under their names."""
+    paths = sorted(folder.iterdir())
+    return {path.name: FileRecord(bytes=path.stat().st_size, sha256=sha256(path)) for path in paths}
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _files(folder: Path, name: str, side: str) -> tuple[Path, Path]:
+    return folder / f"{name}.{side}.tokens.npy", folder / f"{name}.{side}.offsets.npy"
+
+
+def _mapped(path: Path) -> np.ndarray:
+    try:
+        # As a plain array: slicing numpy's memmap class costs several times as much.
+        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    except (OSError, ValueError):
+        raise DataError(f"{path}: missing or damaged: {MEND}") from None
+
+
+def _check_size(path: Path, size: int) -> None:
+    found = path.stat().st_size if path.is_file() else None
+    if found != size:
+        state = "missing" if found is None else f"cut short or changed ({found:,} bytes instead of {size:,})"
+        raise DataError(f"{path}: {state}: {MEND}")

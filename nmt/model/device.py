@@ -1,0 +1,35 @@
+"""Which device, and in which precision."""
+
+import torch
+
+from nmt.errors import DeviceError
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device of that name; `auto` is the GPU if there is one. DeviceError if it is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise DeviceError(f"no device is called {name!r}: use cpu, cuda, or cuda:N for one of several GPUs") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise DeviceError(f"{name}: this machine has no GPU that PyTorch {torch.__version__} can use; use --device cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise DeviceError(f"{name}: this machine has {torch.cuda.device_count()} GPU(s), numbered from 0")
+    return device
+
+
+def pick_precision(name: str, device: torch.device) -> torch.dtype:
+    """The type to compute in: what is asked for, or for `auto` bf16 where the hardware multiplies it natively."""
+    if name == "auto":
+        return torch.bfloat16 if has_bf16(device) else torch.float32
+    return torch.bfloat16 if name == "bf16" else torch.float32
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether the hardware multiplies bf16 matrices natively; elsewhere bf16 is emulated, and slower than fp32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, check, bool)() for check in checks)

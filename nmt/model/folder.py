@@ -1,0 +1,101 @@
+"""The model folder: `recipe.yaml` (resolved), the tokenizer, `model.safetensors`. Every later command takes it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialised
+from torch import Tensor
+
+from nmt import recipe as recipes
+from nmt.errors import ModelError, RecipeError
+from nmt.files import whole_folder
+from nmt.model.transformer import Transformer
+from nmt.recipe import Recipe
+from nmt.text import Tokenizers
+
+WEIGHTS = "model.safetensors"
+RECIPE = "recipe.yaml"
+
+
+class ModelFolder(NamedTuple):
+    """What a model folder holds."""
+
+    recipe: Recipe
+    tokenizers: Tokenizers
+    model: Transformer
+
+
+def build(recipe: Recipe, tokenizers: Tokenizers) -> Transformer:
+    """A new model of this recipe for these vocabularies, its weights drawn from torch's generator."""
+    return Transformer(recipe.model, tokenizers.source.vocab_size, tokenizers.target.vocab_size)
+
+
+def save(path: str | Path, recipe: Recipe, tokenizers: Tokenizers, weights: dict[str, Tensor]) -> None:
+    """Writes a model folder, whole or not at all. Raises `OutputError`."""
+    with whole_folder(path) as folder:
+        (folder / RECIPE).write_text(recipes.dump(recipe), encoding="utf-8")
+        tokenizers.save(folder)
+        write_weights(folder / WEIGHTS, weights)
+
+
+def load(path: str | Path, device: torch.device | str = "cpu") -> ModelFolder:
+    """Reads a model folder, in fp32 and ready to translate. Raises `ModelError`."""
+    folder = Path(path)
+    if not (folder / RECIPE).is_file():
+        raise ModelError(f"{folder}: not a model folder: it has no {RECIPE}; make one with nmt average")
+    try:
+        recipe = recipes.load(folder / RECIPE)
+    except RecipeError as error:
+        raise ModelError(f"{folder}: its recipe was made by another version of nmt, or edited: {error}") from None
+    tokenizers = Tokenizers.load(folder)
+    with torch.device("meta"):
+        model = build(recipe, tokenizers)
+    model = model.to_empty(device="cpu")
+    model.reset_tables()
+    set_weights(model, read_weights(folder / WEIGHTS), folder / WEIGHTS)
+    return ModelFolder(recipe, tokenizers, model.to(device).eval())
+
+
+def weights_of(model: Transformer) -> dict[str, Tensor]:
+    """The model's weights by name on the CPU, a shared one once."""
+    return {name: p.detach().to("cpu", torch.float32).contiguous() for name, p in model.named_parameters()}
+
+
+def set_weights(model: Transformer, weights: dict[str, Tensor], origin: Path) -> None:
+    """Copies the weights read from `origin` into the model. Raises `ModelError` where they are not this model's."""
+    parameters = dict(model.named_parameters())
+    if missing := parameters.keys() ^ weights.keys():
+        raise ModelError(f"{origin}: not the weights of this recipe's model: {sorted(missing)[0]} is on one side only")
+    for name, parameter in parameters.items():
+        if parameter.shape != weights[name].shape:
+            found, wanted = list(weights[name].shape), list(parameter.shape)
+            raise ModelError(f"{origin}: {name} has the shape {found}, where the recipe asks for {wanted}")
+        with torch.no_grad():
+            parameter.copy_(weights[name])
+
+
+def write_weights(path: Path, weights: dict[str, Tensor]) -> None:
+    """Writes a safetensors file; raises OSError as Python's own writers do, which safetensors' writer would not."""
+    path.write_bytes(serialised(weights))
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Every tensor of a safetensors file. Raises `ModelError` where it is missing or cut short."""
+    with open_weights(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+
+
+@contextmanager
+def open_weights(path: Path) -> "Iterator[safe_open]":
+    """A safetensors file, to read tensor by tensor. Raises `ModelError` where it is missing or cut short."""
+    try:
+        with safe_open(path, "pt") as file:
+            yield file
+    except FileNotFoundError:
+        raise ModelError(f"{path}: there is no such file; this model is incomplete") from None
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path}: cut short, or no safetensors file ({error}); make it again") from None

@@ -1,0 +1,142 @@
+"""The Transformer (Vaswani et al. 2017): encoder, decoder, shared embeddings.
+
+Axes: T tokens of a stream (Ts of the source, Tt of the target), D = d_model, V vocabulary, S sentences, B beams of a
+sentence, H heads, K width of a head.
+"""
+
+import math
+import sys
+from collections.abc import Sequence
+from typing import cast
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nmt.model.attention import Packed, View
+from nmt.model.layers import DecoderLayer, Dropout, EncoderLayer, History, only_these
+from nmt.model.positions import Learned, Sinusoidal
+from nmt.model.streams import Cut
+from nmt.recipe import Model
+
+KeysValues = tuple[Tensor, Tensor]
+
+
+class Embedding(nn.Module):
+    """Token embeddings times √D (section 3.4) plus positions (3.5), then dropout (5.4)."""
+
+    def __init__(self, config: Model, table: nn.Embedding) -> None:
+        super().__init__()
+        self.table = table
+        self.scale = math.sqrt(config.d_model)
+        self.positions: nn.Module = (
+            Sinusoidal(config.d_model)
+            if config.positions == "sinusoidal"
+            else Learned(config.d_model, config.max_positions)
+        )
+        self.dropout = Dropout(config.dropout)
+
+    def forward(self, tokens: Tensor, positions: Tensor, longest: int) -> Tensor:
+        """[T, D] for token ids [T] at these positions [T], all below `longest`."""
+        out: Tensor = self.dropout(self.table(tokens) * self.scale + self.positions(positions, longest))
+        return out
+
+
+class Encoder(nn.Module):
+    """A stack of layers over the source."""
+
+    def __init__(self, config: Model, table: nn.Embedding) -> None:
+        super().__init__()
+        self.embedding = Embedding(config, table)
+        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
+        self.norm = nn.LayerNorm(config.d_model) if config.norm == "pre" else nn.Identity()
+
+    def forward(self, tokens: Tensor, cut: Cut) -> Tensor:
+        """States [Ts, D] of the source ids [Ts]."""
+        view = Packed(cut, cut)
+        x = self.embedding(tokens, cut.positions, cut.longest)
+        for layer in self.layers:
+            x = layer(x, view)
+        out: Tensor = self.norm(x)
+        return out
+
+
+class Decoder(nn.Module):
+    """A stack of layers over the target, each looking at the source."""
+
+    def __init__(self, config: Model, table: nn.Embedding) -> None:
+        super().__init__()
+        self.embedding = Embedding(config, table)
+        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
+        self.norm = nn.LayerNorm(config.d_model) if config.norm == "pre" else nn.Identity()
+
+    def sources(self, states: Tensor) -> list[KeysValues]:
+        """Each layer's keys and values [Ts, H, K] of the encoder's states [Ts, D]."""
+        return [cast(DecoderLayer, layer).cross_attention.keys_values(states) for layer in self.layers]
+
+    def forward(
+        self,
+        x: Tensor,
+        view: View,
+        sources: Sequence[KeysValues],
+        source_view: View,
+        histories: Sequence[History] | None = None,
+    ) -> Tensor:
+        """States [T, D] of embedded tokens x [T, D]; `histories`, one a layer, widen what self-attention sees."""
+        for layer, source, history in zip(
+            self.layers, sources, histories or [only_these] * len(self.layers), strict=True
+        ):
+            x = layer(x, history, view, source, source_view)
+        out: Tensor = self.norm(x)
+        return out
+
+
+class Transformer(nn.Module):
+    """The whole model."""
+
+    def __init__(self, config: Model, source_vocabulary: int, target_vocabulary: int) -> None:
+        super().__init__()
+        self.config = config
+        target = _table(target_vocabulary, config.d_model)
+        source = target if config.embeddings == "shared" else _table(source_vocabulary, config.d_model)
+        self.encoder = Encoder(config, source)
+        self.decoder = Decoder(config, target)
+        self.output = target if config.embeddings != "separate" else _table(target_vocabulary, config.d_model)
+
+    def forward(self, source: Tensor, source_cut: Cut, target: Tensor, target_cut: Cut) -> Tensor:
+        """Decoder states [Tt, D] for source ids [Ts] and the target ids [Tt] fed in (teacher forcing)."""
+        states = self.encoder(source, source_cut)
+        x = self.decoder.embedding(target, target_cut.positions, target_cut.longest)
+        across = Packed(target_cut, source_cut)
+        out: Tensor = self.decoder(x, Packed(target_cut, target_cut, causal=True), self.decoder.sources(states), across)
+        return out
+
+    @property
+    def projection(self) -> Tensor:
+        """The matrix [V, D] that turns the decoder's states into logits."""
+        return self.output.weight
+
+    def logits(self, states: Tensor) -> Tensor:
+        """[T, V] for decoder states [T, D]."""
+        return F.linear(states, self.projection)
+
+    @property
+    def longest_output(self) -> int:
+        """The most tokens, EOS not counted, that the decoder can give."""
+        return self.config.max_positions - 1 if self.config.positions == "learned" else sys.maxsize
+
+    def reset_tables(self) -> None:
+        """Computes the fixed tables again, as after a model was made without memory (on torch's meta device)."""
+        for module in self.modules():
+            if isinstance(module, Sinusoidal):
+                module.reset()
+
+    def parameter_count(self) -> int:
+        """Trained numbers, each counted once however often it is shared."""
+        return sum(p.numel() for p in self.parameters())
+
+
+def _table(vocabulary: int, d_model: int) -> nn.Embedding:
+    """An embedding table drawn with variance 1/D: times √D it enters at the size of the position signal."""
+    table = nn.Embedding(vocabulary, d_model)
+    nn.init.normal_(table.weight, std=d_model**-0.5)
+    return table

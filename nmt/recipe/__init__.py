@@ -1,0 +1,39 @@
+"""Every choice of a run, in one YAML file: `load` reads it, and says all that is wrong with it at once."""
+
+from nmt.recipe.layout import Layout
+from nmt.recipe.reading import dump, load, loads
+from nmt.recipe.schema import (
+    Average,
+    Corpus,
+    Data,
+    Decode,
+    Depths,
+    Model,
+    Optimizer,
+    Recipe,
+    Schedule,
+    Section,
+    Tokenizer,
+    Train,
+    Tsv,
+)
+
+__all__ = [
+    "Average",
+    "Corpus",
+    "Data",
+    "Decode",
+    "Depths",
+    "Layout",
+    "Model",
+    "Optimizer",
+    "Recipe",
+    "Schedule",
+    "Section",
+    "Tokenizer",
+    "Train",
+    "Tsv",
+    "dump",
+    "load",
+    "loads",
+]

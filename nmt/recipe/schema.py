@@ -1,0 +1,309 @@
+"""Every choice of a run: what may be said, within which bounds, and what holds when nothing is said.
+
+The defaults are those of the base model in "Attention Is All You Need" (Vaswani et al., 2017; below
+"the paper", with its section) wherever the paper says, so that leaving a key out cannot switch a part of it
+off. The text under each key is its documentation; who leaves out a key that must be given is shown it.
+"""
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
+
+Count = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Text = Annotated[str, StringConstraints(min_length=1)]
+Name = Annotated[str, StringConstraints(pattern=r"^\w[\w.-]*$")]
+
+
+class Section(BaseModel):
+    """A part of the recipe: it cannot be changed once made, and takes no key or type but those it names."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        validate_default=True,
+        use_attribute_docstrings=True,
+    )
+
+
+def _kind(value: Any) -> str | None:
+    """The kind of a value for which a key takes several; a tag in <> is no part of the key's name."""
+    if isinstance(value, dict | Section):
+        return "<section>"
+    return {str: "<text>", int: "<number>"}.get(type(value))
+
+
+def _number_or_auto(value: Any) -> str | None:
+    return "<auto>" if value == "auto" else _kind(value)
+
+
+def _chosen(by: Callable[[Any], str | None], must: str) -> Discriminator:
+    return Discriminator(by, custom_error_type="either", custom_error_message=must)
+
+
+def _clash(key: str, other: str, must: str, found: Any) -> PydanticCustomError:
+    """Two keys that do not go together; `key` and `other` are written in full, as in model.heads."""
+    return PydanticCustomError("clash", "{must}", {"must": must, "key": key, "other": other, "found": found})
+
+
+class Tsv(Section):
+    """Parallel text in one file: a line holds the source sentence, a tab and the target sentence."""
+
+    tsv: Text
+    """The file, plain or gzipped."""
+
+
+Corpus = Annotated[
+    Annotated[Text, Tag("<text>")] | Annotated[Tsv, Tag("<section>")],
+    _chosen(_kind, "must be the PREFIX of two files PREFIX.SOURCE and PREFIX.TARGET, or {tsv: FILE}"),
+]
+
+
+def _several(value: Any) -> Any:
+    """A corpus alone is a list of one."""
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def _pair(value: Any) -> Any:
+    if isinstance(value, list | tuple) and len(value) == 2:
+        return tuple(value)
+    raise PydanticCustomError("pair", "must be two numbers, [β1, β2]")
+
+
+class Data(Section):
+    """The text to learn from and to be measured on."""
+
+    source: Name
+    """The language translated from, as file names end: en reads PREFIX.en."""
+    target: Name
+    """The language translated into, as file names end."""
+    train: Annotated[tuple[Corpus, ...], BeforeValidator(_several), Field(min_length=1)]
+    """Corpora to train on, each the PREFIX of two files of equal length (PREFIX.source and PREFIX.target, or
+    either with .gz) or {tsv: FILE}."""
+    valid: Corpus
+    """The corpus that progress is measured on during training."""
+    test: dict[Name, Corpus] = {}
+    """Corpora that `nmt score` translates and scores, each under the name it is reported by."""
+    max_length: Count = 256
+    """Training pairs with more subword tokens than this on either side are dropped, and counted."""
+    max_ratio: Annotated[float, Field(ge=1)] = 9.0
+    """Training pairs are dropped, and counted, when one side has more than this many times the tokens of the
+    other: longer > max_ratio * shorter, the rule and the value of Moses' clean-corpus-n."""
+
+    @field_validator("target")
+    @classmethod
+    def _differs_from_source(cls, target: str, info: ValidationInfo) -> str:
+        if target == info.data.get("source"):
+            raise _clash("data.target", "data.source", "must differ from data.source", target)
+        return target
+
+
+class Tokenizer(Section):
+    """The subword vocabulary, learned from the training text by SentencePiece."""
+
+    type: Literal["bpe"] = "bpe"
+    """How it is learned: byte-pair encoding (paper, 5.1), with bytes to spell what it has never seen."""
+    vocab_size: Annotated[int, Field(ge=300, le=1_000_000)]
+    """Entries in all, of which 256 spell single bytes and 4 are special; of each side when not shared."""
+    shared: bool = True
+    """Whether both languages share one vocabulary (paper, 5.1)."""
+    character_coverage: Annotated[float, Field(ge=0.98, le=1)] = 1.0
+    """The share of characters, by frequency, that get an entry; the rest is spelled in bytes. 0.9995 suits
+    Chinese and Japanese, 1.0 small alphabets."""
+    sample: Count = 1_000_000
+    """At most this many sentences of the training text are learned from, drawn by the seed."""
+
+
+class Depths(Section):
+    """Layers of the encoder and the decoder, where they differ."""
+
+    encoder: Count
+    """Layers of the encoder."""
+    decoder: Count
+    """Layers of the decoder."""
+
+
+class Model(Section):
+    """The Transformer, by default the paper's base model (paper, table 3)."""
+
+    layers: Annotated[
+        Annotated[Count, Tag("<number>")] | Annotated[Depths, Tag("<section>")],
+        _chosen(_kind, "must be a whole number, or {encoder: N, decoder: N}"),
+    ] = 6
+    """Layers of the encoder and of the decoder: one number for both, or {encoder: 12, decoder: 3}."""
+    d_model: Annotated[int, Field(ge=2, multiple_of=2)] = 512
+    """Width of the states between layers; even, for sinusoidal positions come in pairs."""
+    heads: Count = 8
+    """Attention heads; divides d_model."""
+    d_ffn: Count = 2048
+    """Inner width of the feed-forward layers."""
+    dropout: Rate = 0.1
+    """Share of values dropped from the output of sub-layers and from embeddings plus positions (5.4)."""
+    norm: Literal["post", "pre"] = "post"
+    """Where states are normalised: after each residual sum (post; the paper), or before each sub-layer and
+    once at the end (pre)."""
+    positions: Literal["sinusoidal", "learned"] = "sinusoidal"
+    """How a token knows its place: by sines (paper, 3.5), or by an embedding learned for each position."""
+    max_positions: Count = 1024
+    """How many positions are learned, where they are learned."""
+    embeddings: Literal["shared", "decoder", "separate"] = "shared"
+    """Which matrices are one: source, target and output (shared; paper, 3.4), target and output (decoder), or
+    none (separate)."""
+
+    @field_validator("heads")
+    @classmethod
+    def _heads_divide_d_model(cls, heads: int, info: ValidationInfo) -> int:
+        d_model = info.data.get("d_model", 0)
+        if d_model % heads:
+            raise _clash("model.heads", "model.d_model", f"must divide model.d_model ({d_model})", heads)
+        return heads
+
+    @property
+    def encoder_layers(self) -> int:
+        """Layers of the encoder."""
+        return self.layers.encoder if isinstance(self.layers, Depths) else self.layers
+
+    @property
+    def decoder_layers(self) -> int:
+        """Layers of the decoder."""
+        return self.layers.decoder if isinstance(self.layers, Depths) else self.layers
+
+
+class Optimizer(Section):
+    """What turns gradients into updates (paper, 5.3)."""
+
+    name: Literal["adam"] = "adam"
+    """Adam (Kingma and Ba, 2015)."""
+    betas: Annotated[tuple[Rate, Rate], BeforeValidator(_pair)] = (0.9, 0.98)
+    """How slowly the running mean and the running variance of the gradient forget."""
+    eps: Positive = 1e-9
+    """Added to the root of the variance before dividing by it."""
+    weight_decay: NotNegative = 0.0
+    """Decoupled weight decay, a share of the learning rate; the paper has none."""
+
+
+class Schedule(Section):
+    """How the learning rate moves from update to update (paper, 5.3)."""
+
+    name: Literal["noam"] = "noam"
+    """scale * d_model^-0.5 * min(step^-0.5, step * warmup^-1.5): up in a line, then down with the root."""
+    warmup: Count = 4000
+    """Updates until the learning rate is highest."""
+    scale: Positive = 1.0
+    """Multiplies the whole curve; 1 in the paper."""
+
+
+class Train(Section):
+    """How the model learns (paper, 5)."""
+
+    steps: Count = 100_000
+    """Updates in all."""
+    batch_tokens: Count = 25_000
+    """About this many source and this many target tokens make one update, over all GPUs (paper, 5.1)."""
+    chunk_tokens: Annotated[
+        Annotated[Count, Tag("<number>")] | Annotated[Literal["auto"], Tag("<auto>")],
+        _chosen(_number_or_auto, "must be auto or a whole number"),
+    ] = "auto"
+    """Tokens a side that go through the model at once: sets memory and speed, never the result."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """What activations are computed in; auto takes bf16 where the device has it in hardware."""
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    label_smoothing: Rate = 0.1
+    """Share of each target's probability spread over the whole vocabulary (paper, 5.4)."""
+    clip_norm: NotNegative = 0.0
+    """Longer gradients are scaled down to this norm; 0 leaves them as they are, as the paper does."""
+    valid_every: Count = 1000
+    """Updates from one measuring of the valid corpus to the next."""
+    valid_bleu: Natural = 500
+    """How many sentences of the valid corpus are translated for BLEU at each measuring; 0 is none."""
+    checkpoint_every: Count = 1000
+    """Updates from one checkpoint to the next."""
+    keep: Count = 5
+    """How many of the last checkpoints are kept."""
+    log_every: Count = 50
+    """Updates from one line of progress to the next."""
+
+
+class Average(Section):
+    """How checkpoints become the model that translates (paper, 6.1)."""
+
+    last: Count = 5
+    """How many of the last checkpoints are averaged: 5 for base, 20 for big; at most train.keep."""
+
+
+class Decode(Section):
+    """How the model translates (paper, 6.1)."""
+
+    beam: Count = 4
+    """Hypotheses kept for each sentence; 1 is greedy search."""
+    length_penalty: NotNegative = 0.6
+    """The exponent α of the length penalty; 0 compares bare log-probabilities, more favours longer output."""
+    penalty_form: Literal["gnmt", "power"] = "gnmt"
+    """What divides the log-probability of an output Y: ((5 + |Y|) / 6)^α (gnmt; Wu et al., 2016, as in the
+    paper) or |Y|^α (power; fairseq, Marian, Hugging Face)."""
+    max_extra: Natural = 50
+    """Output stops at this many tokens more than the source has."""
+    batch_size: Count = 64
+    """Sentences translated at once: sets memory and speed, never the result."""
+
+
+class Recipe(Section):
+    """Everything a run does, from raw text to score."""
+
+    run: Text
+    """The folder in which everything this recipe makes lands."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
+    """Whatever is random follows from this number."""
+    data: Data
+    """The text: languages, corpora and what is dropped from them."""
+    tokenizer: Tokenizer
+    """The subword vocabulary; vocab_size must be given."""
+    model: Model = Model()
+    train: Train = Train()
+    average: Average = Average()
+    decode: Decode = Decode()
+
+    @field_validator("model")
+    @classmethod
+    def _embeddings_have_their_vocabulary(cls, model: Model, info: ValidationInfo) -> Model:
+        tokenizer = info.data.get("tokenizer")
+        if model.embeddings == "shared" and tokenizer and not tokenizer.shared:
+            must = "must be decoder or separate, for tokenizer.shared is false"
+            raise _clash("model.embeddings", "tokenizer.shared", must, model.embeddings)
+        return model
+
+    @field_validator("model")
+    @classmethod
+    def _positions_suffice(cls, model: Model, info: ValidationInfo) -> Model:
+        data = info.data.get("data")
+        if model.positions == "learned" and data and model.max_positions <= data.max_length:
+            must = f"must be above data.max_length ({data.max_length}), for a sentence and its end"
+            raise _clash("model.max_positions", "data.max_length", must, model.max_positions)
+        return model
+
+    @field_validator("average")
+    @classmethod
+    def _averages_what_is_kept(cls, average: Average, info: ValidationInfo) -> Average:
+        train = info.data.get("train")
+        if train and average.last > train.keep:
+            must = f"must be at most train.keep ({train.keep})"
+            raise _clash("average.last", "train.keep", must, average.last)
+        return average

@@ -1,0 +1,19 @@
+"""Text in and out of the house: lines, parallel corpora, cleaning, the tokenizer. No tensors."""
+
+from nmt.text.cleaning import reason_to_drop
+from nmt.text.corpora import Corpus, locate, read_pairs
+from nmt.text.lines import read_lines
+from nmt.text.normalise import one_line
+from nmt.text.tokenizer import Tokenizer, Tokenizers, train_tokenizer
+
+__all__ = [
+    "Corpus",
+    "Tokenizer",
+    "Tokenizers",
+    "locate",
+    "one_line",
+    "read_lines",
+    "read_pairs",
+    "reason_to_drop",
+    "train_tokenizer",
+]

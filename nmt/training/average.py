@@ -1,0 +1,33 @@
+"""The mean of several checkpoints, which translates better than any of them (Vaswani et al. 2017, section 6.1)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from nmt.data.shards import fingerprint
+from nmt.errors import CheckpointError
+from nmt.model import folder
+from nmt.recipe import Layout, Recipe
+from nmt.text import Tokenizers
+from nmt.training import checkpoint
+
+
+def average(recipe: Recipe, last: int | None = None, named: Sequence[Path] = (), output: Path | None = None) -> Path:
+    """Averages the `named` checkpoints, or the `last` ones, and writes a model folder; gives its path.
+
+    Holds two sets of weights at a time. Raises `CheckpointError`, `ModelError`, `OutputError`.
+    """
+    layout = Layout.of(recipe)
+    paths = list(named) or checkpoint.present(layout.checkpoints)[-(last or recipe.average.last) :]
+    if not paths:
+        raise CheckpointError(f"{layout.checkpoints}: no checkpoint is there yet; run nmt train first")
+    for path in paths:
+        checkpoint.check(path, recipe, fingerprint(layout.data))
+    mean = checkpoint.weights(paths[0])
+    for path in paths[1:]:
+        for name, tensor in checkpoint.weights(path).items():
+            mean[name] += tensor
+    for tensor in mean.values():
+        tensor /= len(paths)
+    target = output or layout.model
+    folder.save(target, recipe, Tokenizers.load(layout.data), mean)
+    return target

@@ -1,0 +1,124 @@
+"""Checkpoints: all that training needs to go on as if it had never stopped, written whole or not at all.
+
+A checkpoint is a folder `step-00001000` of `model.safetensors` (weights by name), `optimizer.safetensors` (Adam's
+moments by name) and `state.json` (step, cursor, recipe, fingerprint of the data). Nothing random is stored: order and
+dropout follow from seed, epoch and step.
+"""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from nmt.data.batches import Cursor
+from nmt.errors import CheckpointError, DataError, ModelError
+from nmt.files import read_json, whole_folder, write_json
+from nmt.model.folder import WEIGHTS, read_weights, set_weights, weights_of, write_weights
+from nmt.recipe import Recipe
+from nmt.training.learner import Learner
+
+OPTIMIZER = "optimizer.safetensors"
+STATE = "state.json"
+FREE = {  # what may change between two runs of one training: neither what is learned nor from what
+    "run", "train.steps", "train.chunk_tokens", "train.precision", "train.valid_every", "train.valid_bleu",
+    "train.checkpoint_every", "train.keep", "train.log_every", "data.valid", "data.test", "average", "decode",
+}  # fmt: skip
+
+
+class State(NamedTuple):
+    """How far training has come: updates done, the place in the data, and seconds spent training."""
+
+    step: int = 0
+    cursor: Cursor = Cursor()
+    seconds: float = 0.0
+
+
+def save(checkpoints: Path, learner: Learner, recipe: Recipe, data: str, state: State) -> Path:
+    """Writes the checkpoint of `state` and removes all but the last `train.keep`; gives its folder.
+
+    Raises `OutputError`.
+    """
+    path = checkpoints / f"step-{state.step:08d}"
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    with whole_folder(path) as folder:
+        write_weights(folder / WEIGHTS, weights_of(learner.model))
+        write_weights(folder / OPTIMIZER, learner.optimizer_tensors())
+        write_json(folder / STATE, state._asdict() | {"data": data, "recipe": recipe.model_dump(mode="json")})
+    for old in present(checkpoints)[: -recipe.train.keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return path
+
+
+def present(checkpoints: Path) -> list[Path]:
+    """The checkpoints in a folder, in the order of their steps."""
+    return sorted(path for path in checkpoints.glob("step-*") if path.is_dir())
+
+
+def last(checkpoints: Path) -> Path | None:
+    """The checkpoint of the highest step, if there is one."""
+    return max(present(checkpoints), default=None)
+
+
+def restore(path: Path, learner: Learner, recipe: Recipe, data: str) -> State:
+    """Puts a checkpoint into `learner` and gives its state.
+
+    Raises `CheckpointError` where it is damaged, or was made by another recipe or from other data.
+    """
+    stored = check(path, recipe, data)
+    try:
+        set_weights(learner.model, read_weights(path / WEIGHTS), path / WEIGHTS)
+        learner.set_optimizer_tensors(read_weights(path / OPTIMIZER))
+        return State(int(stored["step"]), Cursor(*stored["cursor"]), float(stored["seconds"]))
+    except (ModelError, KeyError, ValueError, TypeError) as error:
+        raise _damaged(path, error) from None
+
+
+def check(path: Path, recipe: Recipe, data: str) -> dict[str, Any]:
+    """What a checkpoint says of itself. Raises `CheckpointError` where it belongs to another recipe or other data."""
+    stored = _read_state(path)
+    if differences := list(_differences(stored["recipe"], recipe.model_dump(mode="json"))):
+        raise CheckpointError(
+            f"{path}: made by another recipe: {'; '.join(differences)}. Take the recipe back to that, "
+            "or train the new one in a folder of its own (run: …)"
+        )
+    if stored["data"] != data:
+        raise CheckpointError(
+            f"{path}: made from other data than now lies prepared; train in a folder of its own (run: …), "
+            f"or remove {path.parent} to begin again"
+        )
+    return stored
+
+
+def weights(path: Path) -> dict[str, Tensor]:
+    """The weights in a checkpoint. Raises `CheckpointError`."""
+    try:
+        return read_weights(path / WEIGHTS)
+    except ModelError as error:
+        raise _damaged(path, error) from None
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    try:
+        stored = read_json(path / STATE)
+    except DataError as error:
+        raise _damaged(path, error) from None
+    if not isinstance(stored, dict) or not {"recipe", "data", "step", "cursor", "seconds"} <= stored.keys():
+        raise _damaged(path, f"{STATE} says too little")
+    return stored
+
+
+def _damaged(path: Path, why: object) -> CheckpointError:
+    return CheckpointError(f"{path}: a damaged checkpoint: {why}. Remove this folder to go on from the one before")
+
+
+def _differences(old: Any, new: Any, key: str = "") -> Iterator[str]:
+    """Where two dumped recipes differ in what training depends on, in words."""
+    if key in FREE:
+        return
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in old | new:
+            yield from _differences(old.get(name), new.get(name), f"{key}.{name}" if key else name)
+    elif old != new:
+        yield f"{key} was {old}, now {new}"

@@ -1,0 +1,119 @@
+"""What training says as it goes: `metrics.jsonl` always, a progress bar on a terminal, plain lines in a pipe."""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from nmt.files import output_error, whole_file
+from nmt.training.learner import Update
+from nmt.training.validation import Measurement
+
+
+class Journal:
+    """Writes down the course of one training run; a context manager."""
+
+    def __init__(self, metrics: Path, steps: int, step: int, every: int) -> None:
+        """Begins after update `step` of `steps`; what `metrics` holds of later updates is taken out."""
+        self._every = every
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._live = self._console.is_terminal
+        columns = (
+            TextColumn("[bold]training[/bold]"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"),
+            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+        )  # fmt: skip
+        self._progress = Progress(*columns, console=self._console, disable=not self._live)
+        self._bar = self._progress.add_task("", total=steps, completed=step)
+        self._updates: list[Update] = []
+        self._since = time.perf_counter()
+        self._metrics = metrics
+        _forget(metrics, step)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._progress.stop()
+
+    def say(self, text: str) -> None:
+        """One line for whoever watches, on standard error."""
+        self._progress.print(text, markup=False) if self._live else print(text, file=sys.stderr, flush=True)
+
+    def update(self, step: int, update: Update) -> None:
+        """Takes note of one update; writes a line of them all every so often."""
+        self._updates.append(update)
+        self._progress.update(self._bar, completed=step)
+        if step % self._every == 0:
+            self._summary(step)
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """What the block does is not training: its time does not count towards tokens per second."""
+        begun = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - begun
+
+    def validation(self, step: int, found: Measurement) -> None:
+        """Notes what the valid corpus says."""
+        shown = "" if found.bleu is None else f"  BLEU {found.bleu:5.2f}"
+        self.say(f"update {step:>7,}  valid loss {found.loss:.4f}  perplexity {_perplexity(found.loss):.2f}{shown}")
+        if found.sample:
+            for name, text in found.sample._asdict().items():
+                self.say(f"  {name:<12} {text}")
+        self._write({"kind": "valid", "step": step, "loss": found.loss, "bleu": found.bleu})
+
+    def _summary(self, step: int) -> None:
+        """The updates since the last summary, as one line."""
+        updates, self._updates = self._updates, []
+        target = sum(update.target_tokens for update in updates)
+        source = sum(update.source_tokens for update in updates)
+        loss, nll = (float(sum(kind)) / target for kind in ([u.loss for u in updates], [u.nll for u in updates]))
+        norm = float(updates[-1].gradient_norm)
+        seconds = time.perf_counter() - self._since
+        self._since = time.perf_counter()
+        speed, rate = target / seconds, updates[-1].rate
+        text = f"loss {loss:.4f}  {speed:,.0f} tokens/s"
+        self._progress.update(self._bar, description=text)
+        if not self._live:
+            self.say(f"update {step:>7,}  {text}  perplexity {_perplexity(nll):.2f}  learning rate {rate:.2e}")
+        self._write({
+            "kind": "train", "step": step, "loss": loss, "nll": nll, "gradient_norm": norm, "learning_rate": rate,
+            "target_tokens": target, "source_tokens": source, "target_tokens_per_second": speed,
+        })  # fmt: skip
+
+    def _write(self, values: dict[str, Any]) -> None:
+        line = json.dumps({"time": time.time()} | values)
+        try:
+            with self._metrics.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            raise output_error(self._metrics, error) from None
+
+
+def _perplexity(nats: float) -> float:
+    return math.exp(min(nats, 99.0))
+
+
+def _forget(metrics: Path, step: int) -> None:
+    """Takes out the lines of updates after `step`: they are about to be done again. A line cut short goes too."""
+    if not metrics.exists():
+        return
+    kept = [line for line in metrics.read_text("utf-8").splitlines() if (_step(line) or step + 1) <= step]
+    with whole_file(metrics, "w") as file:
+        file.writelines(line + "\n" for line in kept)
+
+
+def _step(line: str) -> int | None:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,107 @@
+"""One update of the model: an update is defined in tokens, whatever the chunks it is computed in."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from nmt.data.batches import Chunk
+from nmt.model.streams import Cut
+from nmt.model.transformer import Transformer
+from nmt.recipe import Recipe
+from nmt.training.loss import Loss, cross_entropy
+from nmt.training.schedule import learning_rate
+
+
+class Update(NamedTuple):
+    """What an update saw. The tensors stay on the device, so that only who reads them waits for it.
+
+    loss, nll: the smoothed loss and -log p, summed over the target tokens, in nats. gradient_norm: before clipping.
+    """
+
+    loss: Tensor
+    nll: Tensor
+    gradient_norm: Tensor
+    target_tokens: int
+    source_tokens: int
+    rate: float
+
+
+class Learner:
+    """The model, its optimizer and how they go one update further."""
+
+    def __init__(self, recipe: Recipe, model: Transformer, device: torch.device, precision: torch.dtype) -> None:
+        self.model = model
+        self._recipe = recipe
+        self.device = device
+        self.precision = precision
+        choice = recipe.train.optimizer
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            self._parameters,
+            lr=0.0,
+            betas=choice.betas,
+            eps=choice.eps,
+            weight_decay=choice.weight_decay,
+            fused=True,
+        )
+
+    def update(self, step: int, chunks: Sequence[Chunk]) -> Update:
+        """Update number `step`, counted from 1: gradients summed over the chunks, divided by their target tokens."""
+        self.model.train()
+        rate = learning_rate(self._recipe, step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        tokens = sum(chunk.target_tokens for chunk in chunks)
+        total, nll = torch.zeros(2, device=self.device)
+        for number, chunk in enumerate(chunks):
+            torch.manual_seed(_seed(self._recipe.seed, step, number))  # dropout is a function of these three
+            loss = self.loss(chunk, self._recipe.train.label_smoothing)
+            (loss.smoothed / tokens).backward()
+            total += loss.smoothed.detach()
+            nll += loss.nll
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._recipe.train.clip_norm or torch.inf)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=False)
+        return Update(total, nll, norm, tokens, sum(len(chunk.source) for chunk in chunks), rate)
+
+    @torch.no_grad()
+    def negative_log_likelihood(self, chunks: Sequence[Chunk]) -> float:
+        """-log p per target token of these chunks, in nats, without dropout and smoothing."""
+        self.model.eval()
+        tokens = sum(chunk.target_tokens for chunk in chunks)
+        return sum(float(self.loss(chunk, 0.0).nll) for chunk in chunks) / tokens
+
+    def optimizer_tensors(self) -> dict[str, Tensor]:
+        """The optimizer's state by parameter name, on the CPU; as `exp_avg/NAME`, `exp_avg_sq/NAME`, `step/NAME`."""
+        return {
+            f"{kind}/{name}": value.cpu()
+            for name, parameter in self.model.named_parameters()
+            for kind, value in self.optimizer.state[parameter].items()
+        }
+
+    def set_optimizer_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Takes up what `optimizer_tensors` gave. Raises KeyError where something is missing."""
+        names = [name for name, _ in self.model.named_parameters()]
+        kinds = ("step", "exp_avg", "exp_avg_sq")
+        state = {i: {kind: tensors[f"{kind}/{name}"] for kind in kinds} for i, name in enumerate(names)}
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})
+
+    def loss(self, chunk: Chunk, smoothing: float) -> Loss:
+        """The loss of one chunk, summed over its target tokens."""
+        source_cut = Cut.of(chunk.source_lengths, self.device)
+        target_cut = Cut.of(chunk.target_lengths, self.device)
+        source, fed, said = (self._to_device(ids) for ids in (chunk.source, chunk.target_in, chunk.target_out))
+        with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
+            states = self.model(source, source_cut, fed, target_cut)
+            return cross_entropy(states, self.model.projection, said, smoothing)
+
+    def _to_device(self, ids: object) -> Tensor:
+        return torch.as_tensor(ids).to(self.device, non_blocking=True)
+
+
+def _seed(*numbers: int) -> int:
+    """A seed of 63 bits that differs for every tuple of numbers."""
+    return int.from_bytes(hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()) >> 1

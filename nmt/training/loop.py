@@ -1,0 +1,106 @@
+"""Training, from the prepared data to the last checkpoint; run again, it goes on where it stopped."""
+
+import signal
+import time
+
+import torch
+
+from nmt.data.batches import Sampler, pack, split
+from nmt.data.shards import Shards, fingerprint
+from nmt.model.device import pick_device, pick_precision
+from nmt.model.folder import build
+from nmt.recipe import Layout, Recipe
+from nmt.text import Tokenizers
+from nmt.training import checkpoint
+from nmt.training.checkpoint import State
+from nmt.training.journal import Journal
+from nmt.training.learner import Learner
+from nmt.training.stopping import Stopping
+from nmt.training.validation import Validation
+
+CHUNK_TOKENS = {"cpu": 4096, "cuda": 32768}  # a side, at once, where the recipe leaves it to us
+
+
+def train(recipe: Recipe, device: str = "auto") -> signal.Signals | None:
+    """Trains as the recipe says, from the last checkpoint if there is one; checkpoints land in RUN/checkpoints.
+
+    Gives the signal that ended it early, or None. Raises `DataError`, `CheckpointError`, `DeviceError`, `OutputError`.
+    """
+    training = Training(recipe, pick_device(device))
+    journal = Journal(training.layout.metrics, recipe.train.steps, training.state.step, recipe.train.log_every)
+    with Stopping() as stopping, journal:
+        journal.say(training.describe())
+        training.run(journal, stopping)
+    return stopping.signal
+
+
+class Training:
+    """One training run: the learner, its data, and how far it has come."""
+
+    def __init__(self, recipe: Recipe, device: torch.device) -> None:
+        self.recipe = recipe
+        self.layout = Layout.of(recipe)
+        self._shards = Shards.open(self.layout.data, "train")
+        self._fingerprint = fingerprint(self.layout.data)
+        tokenizers = Tokenizers.load(self.layout.data)
+        torch.manual_seed(recipe.seed)
+        model = build(recipe, tokenizers).to(device)
+        self.learner = Learner(recipe, model, device, pick_precision(recipe.train.precision, device))
+        self._sampler = Sampler(self._shards, recipe.train.batch_tokens, recipe.seed)
+        chosen = recipe.train.chunk_tokens
+        self._chunk_tokens = CHUNK_TOKENS.get(device.type, 4096) if chosen == "auto" else chosen
+        self._validation = Validation(recipe, tokenizers, self._chunk_tokens)
+        self._found = checkpoint.last(self.layout.checkpoints)
+        self.state = State()
+        if self._found:
+            self.state = checkpoint.restore(self._found, self.learner, recipe, self._fingerprint)
+        self._saved = self.state.step
+
+    def run(self, journal: Journal, stopping: Stopping) -> None:
+        """Does the updates that are left, or as many as it may before it is to stop; the last one is saved."""
+        choices = self.recipe.train
+        while self.state.step < choices.steps and not stopping.signal:
+            self._advance(journal)
+            if self._due(choices.checkpoint_every):
+                self._save()
+            if self._due(choices.valid_every) and not stopping.signal:
+                with journal.pause():
+                    measurement = self._validation.measure(self.learner, self.state.step)
+                journal.validation(self.state.step, measurement)
+        if self._saved != self.state.step:
+            self._save()
+        journal.say(self._farewell(stopping.signal))
+
+    def describe(self) -> str:
+        """What is about to happen, in a line."""
+        learner, step = self.learner, self.state.step
+        kind = {torch.float32: "fp32", torch.bfloat16: "bf16"}[learner.precision]
+        threads = f", {torch.get_num_threads()} threads" if learner.device.type == "cpu" else ""
+        start = f"going on from {self._found}" if self._found else "from the beginning"
+        return (
+            f"{learner.model.parameter_count() / 1e6:.1f} M parameters on {learner.device} in {kind}{threads}; "
+            f"{start}, {step:,} of {self.recipe.train.steps:,} updates done"
+        )
+
+    def _advance(self, journal: Journal) -> None:
+        begun = time.perf_counter()
+        step = self.state.step + 1
+        pairs, cursor = self._sampler.update(self.state.cursor)
+        parts = split(pairs, self._shards.lengths, self._chunk_tokens)
+        update = self.learner.update(step, [pack(self._shards, part) for part in parts])
+        journal.update(step, update)
+        self.state = State(step, cursor, self.state.seconds + time.perf_counter() - begun)
+
+    def _save(self) -> None:
+        checkpoint.save(self.layout.checkpoints, self.learner, self.recipe, self._fingerprint, self.state)
+        self._saved = self.state.step
+
+    def _due(self, every: int) -> bool:
+        return self.state.step % every == 0 or self.state.step == self.recipe.train.steps
+
+    def _farewell(self, stopped: signal.Signals | None) -> str:
+        step, seconds = self.state.step, self.state.seconds
+        clock = f"{int(seconds // 3600)}:{int(seconds // 60 % 60):02}:{int(seconds % 60):02}"
+        if stopped:
+            return f"stopped by {stopped.name} after update {step:,}, which is saved; run it again to go on"
+        return f"done: {step:,} updates in {clock} of training; the model comes next: nmt average"

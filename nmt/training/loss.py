@@ -1,0 +1,80 @@
+"""Label-smoothed cross-entropy, fused with the output projection so that [T, V] is never held whole.
+
+Axes: T target tokens, D = d_model, V vocabulary, R rows of one block.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+BLOCK_NUMBERS = 1 << 22  # logits held at once: 16 MB in fp32, which stays in a processor's cache
+
+
+class Loss(NamedTuple):
+    """Sums over the target tokens, in nats: `smoothed` is what training minimises, `nll` -log p of the references."""
+
+    smoothed: Tensor
+    nll: Tensor
+
+
+def cross_entropy(states: Tensor, projection: Tensor, targets: Tensor, smoothing: float) -> Loss:
+    """The loss of decoder states [T, D] against target ids [T], through the output projection [V, D].
+
+    The reference is given 1 - smoothing of the probability and every entry of the vocabulary smoothing / V (Szegedy et
+    al. 2016, section 7; Vaswani et al. 2017, section 5.4). Only `smoothed` carries a gradient.
+    """
+    smoothed, nll = _ProjectedCrossEntropy.apply(states, projection, targets, smoothing)
+    return Loss(smoothed, nll)
+
+
+class _ProjectedCrossEntropy(torch.autograd.Function):
+    """Block by block: logits, loss and at once the gradient, written over the logits; so a block is read only once."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, states: Tensor, projection: Tensor, targets: Tensor, smoothing: float
+    ) -> tuple[Tensor, Tensor]:
+        wants_gradient = any(ctx.needs_input_grad[:2])
+        weight = _as_computed(projection)
+        inputs = _as_computed(states)
+        smoothed = inputs.new_zeros((), dtype=torch.float32)
+        nll = smoothed.clone()
+        grad_states = torch.empty_like(inputs) if wants_gradient else None
+        grad_weight = torch.zeros_like(projection) if wants_gradient else None
+        size = max(1, BLOCK_NUMBERS // len(weight))
+        for start in range(0, len(inputs), size):
+            block = slice(start, start + size)
+            logits = (inputs[block] @ weight.t()).float()
+            picked = targets[block, None]
+            log_p = torch.log_softmax(logits, -1, out=logits)
+            chosen, mean = log_p.gather(1, picked).sum(), log_p.mean(-1).sum()
+            nll -= chosen
+            smoothed -= (1 - smoothing) * chosen + smoothing * mean
+            if grad_states is not None and grad_weight is not None:
+                grad = log_p.exp_().sub_(smoothing / len(weight))  # p - q, where q is the smoothed reference
+                grad = grad.scatter_add_(1, picked, grad.new_full(picked.shape, smoothing - 1)).to(inputs.dtype)
+                torch.mm(grad, weight, out=grad_states[block])
+                _add_product(grad_weight, grad.t(), inputs[block])
+        ctx.save_for_backward(grad_states, grad_weight)
+        ctx.mark_non_differentiable(nll)
+        return smoothed, nll
+
+    @staticmethod
+    def backward(ctx: Any, scale: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        grad_states, grad_weight = ctx.saved_tensors
+        return grad_states * scale, grad_weight * scale, None, None
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """total += a b, without a temporary where the types allow it."""
+    if total.dtype == a.dtype:
+        total.addmm_(a, b)
+    else:
+        total += a @ b
+
+
+def _as_computed(x: Tensor) -> Tensor:
+    """x in the type autocast computes matrix products in."""
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x

@@ -1,0 +1,5 @@
+"""Text in, text out."""
+
+from nmt.translation.translator import Translation, Translator
+
+__all__ = ["Translation", "Translator"]

@@ -1,0 +1,120 @@
+"""Lines of text in, their translations out: one line for one line, in order."""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import torch
+
+from nmt.data.batches import pack_sources
+from nmt.model.cache import Decoding
+from nmt.model.device import pick_device, pick_precision
+from nmt.model.folder import load
+from nmt.model.streams import Cut
+from nmt.model.transformer import Transformer
+from nmt.recipe import Decode, Recipe
+from nmt.search import Settings, beam_search
+from nmt.text import Tokenizers
+
+WINDOW = 32  # batches of lines read ahead and sorted by length
+
+
+class Translation(NamedTuple):
+    """One translation of a line: its text, and log p divided by the length penalty, in nats."""
+
+    text: str
+    score: float
+
+
+class Translator:
+    """A model with its tokenizers and the way it searches."""
+
+    def __init__(
+        self,
+        model: Transformer,
+        tokenizers: Tokenizers,
+        decode: Decode,
+        device: torch.device,
+        precision: torch.dtype = torch.float32,
+        warn: Callable[[str], None] = lambda text: print(text, file=sys.stderr),
+        longest: int = sys.maxsize,
+    ) -> None:
+        """`decode` holds the defaults of the search; a source longer than `longest` tokens is warned of."""
+        self.model = model
+        self._tokenizers = tokenizers
+        self._decode = decode
+        self._device = device
+        self._precision = precision
+        self._warn = warn
+        self._longest = longest
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str = "auto", precision: str = "auto") -> Self:
+        """The translator in a model folder. Raises `ModelError` or `DeviceError`."""
+        where = pick_device(device)
+        recipe, tokenizers, model = load(folder, where)
+        return cls.of(model, tokenizers, recipe, where, pick_precision(precision, where))
+
+    @classmethod
+    def of(
+        cls, model: Transformer, tokenizers: Tokenizers, recipe: Recipe, device: torch.device, precision: torch.dtype
+    ) -> Self:
+        """The translator of a model already in memory on `device`."""
+        return cls(model, tokenizers, recipe.decode, device, precision, longest=recipe.data.max_length)
+
+    def translate(self, lines: Iterable[str], **decode: Any) -> list[str]:
+        """The best translation of each line. Keywords override keys of the recipe's `decode` section: beam=1."""
+        return [best[0].text for best in self.stream(lines, **decode)]
+
+    @property
+    def beam(self) -> int:
+        """The beam of the recipe."""
+        return self._decode.beam
+
+    def stream(
+        self, lines: Iterable[str], n_best: int = 1, *, at_once: bool = False, **decode: Any
+    ) -> Iterator[list[Translation]]:
+        """The n best translations of each line, best first, in order; a blank line gives one blank translation.
+
+        Reads a window of lines ahead and sorts it by length, so memory does not grow with the input; with `at_once` it
+        answers each line before it reads the next, as someone who types expects.
+        """
+        choices = Decode.model_validate(self._decode.model_dump() | decode)
+        rest = iter(lines)
+        number = 1
+        while window := list(islice(rest, 1 if at_once else WINDOW * choices.batch_size)):
+            yield from self._window(window, n_best, choices, number)
+            number += len(window)
+
+    def _window(self, lines: Sequence[str], n_best: int, choices: Decode, number: int) -> list[list[Translation]]:
+        """The translations of these lines, of which the first is line `number` of the input."""
+        sources = self._tokenizers.source.encode(lines)
+        for place, source in enumerate(sources):
+            if len(source) > self._longest:
+                self._warn(
+                    f"line {number + place} has {len(source)} tokens, more than the {self._longest} the model was "
+                    "trained on: it is translated whole, but may come out worse than if split into sentences"
+                )
+        order = sorted((i for i, source in enumerate(sources) if source), key=lambda i: len(sources[i]))
+        results = [[Translation("", 0.0)] for _ in lines]
+        for start in range(0, len(order), choices.batch_size):
+            batch = order[start : start + choices.batch_size]
+            for i, found in zip(batch, self._batch([sources[i] for i in batch], n_best, choices), strict=True):
+                results[i] = found
+        return results
+
+    @torch.inference_mode()
+    def _batch(self, sources: Sequence[Sequence[int]], n_best: int, choices: Decode) -> list[list[Translation]]:
+        settings = Settings(
+            choices.beam, choices.length_penalty, choices.penalty_form, n_best=min(n_best, choices.beam)
+        )
+        stream, lengths = pack_sources(sources)
+        limits = [min(len(source) + choices.max_extra, self.model.longest_output) for source in sources]
+        with torch.autocast(self._device.type, self._precision, enabled=self._precision != torch.float32):
+            cut = Cut.of(lengths, self._device)
+            decoding = Decoding(self.model, torch.from_numpy(stream).to(self._device), cut)
+            found = beam_search(decoding, limits, settings, self._device)
+        texts = iter(self._tokenizers.target.decode([h.ids for hypotheses in found for h in hypotheses]))
+        return [[Translation(next(texts), h.score) for h in hypotheses] for hypotheses in found]
