@@ -9,8 +9,9 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import IO, Any
 
@@ -56,19 +57,29 @@ def whole_file(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
 
 
 @contextmanager
-def whole_folder(path: str | Path) -> Iterator[Path]:
+def whole_folder(path: str | Path, ours: Sequence[str] = ("*",)) -> Iterator[Path]:
     """Gives an empty folder to fill, which takes the place of `path` when the block ends well.
 
-    A folder already at `path` is moved aside, and removed only once the new one stands in its place.
+    A folder already at `path` is moved aside, and removed only once the new one stands in its place; one that holds
+    anything whose name fits none of the patterns `ours` is the user's, and is refused.
     Raises `OutputError` where the disk refuses; whatever the failure, what `path` held before is untouched.
     """
     with _replacing(path) as (temporary, final):
         if final.is_file():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final))
+        _check_ours(final, ours)
         temporary.mkdir()
         yield temporary
         _sync_tree(temporary)
         _swap(temporary, final)
+
+
+def make_folder(path: str | Path) -> None:
+    """Makes a folder, and those it lies in, where they are missing. Raises `OutputError`."""
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise output_error(path, error) from None
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -120,6 +131,12 @@ def _is_about(error: OSError, temporary: Path, final: Path) -> bool:
         return True
     blamed = Path(error.filename)
     return blamed in (final, final.parent) or blamed.is_relative_to(temporary)
+
+
+def _check_ours(folder: Path, ours: Sequence[str]) -> None:
+    for name in sorted(os.listdir(folder)) if folder.exists() else ():
+        if not any(fnmatch(name, pattern) for pattern in ours):
+            raise OutputError(f"{folder}: would be replaced, but holds {name}, which is not ours: write somewhere else")
 
 
 def _free_name(path: Path) -> Path:

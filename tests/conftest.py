@@ -1,13 +1,39 @@
-"""What every test shares: one thread per parallel worker, and no GPU tests where there is no GPU."""
+"""What every test shares: one thread per parallel worker, no GPU tests where there is no GPU, one trained model."""
 
+import gzip
 import os
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
 
 import pytest
+from commands import Server, Shell
 
 # Two workers with two threads each would fight over two cores. torch reads this when it is first imported,
 # and so does every `nmt` that a test starts, so nothing is imported for it here.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
+
+SAMPLE = Path(__file__).parent.parent / "data" / "libreoffice"
+
+RECIPE = """
+run: run
+data: {source: en, target: de, train: train, valid: valid, test: {held: test}}
+tokenizer: {vocab_size: 600}
+model: {layers: 1, d_model: 32, heads: 2, d_ffn: 64, norm: pre}
+train:
+  steps: 40
+  batch_tokens: 600
+  schedule: {warmup: 20, scale: 2}
+  precision: fp32
+  valid_every: 20
+  valid_bleu: 4
+  checkpoint_every: 10
+  keep: 4
+  log_every: 5
+average: {last: 3}
+decode: {max_extra: 10}
+"""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -19,3 +45,32 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not torch.cuda.is_available():
         for item in on_gpu:
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Where commands are started."""
+    with Server(tmp_path_factory.mktemp("commands")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a recipe and the real sentences it asks for: a few of each, for a model that learns little."""
+    folder = tmp_path_factory.mktemp("corpus")
+    (folder / "recipe.yaml").write_text(RECIPE)
+    for split, count in {"train": 300, "valid": 12, "test": 20}.items():
+        for language in ("en", "de"):
+            with gzip.open(SAMPLE / f"{split}.{language}.gz", "rb") as file:
+                (folder / f"{split}.{language}").write_bytes(b"".join(islice(file, 0, count * 40, 40)))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(server: Server, corpus: Path) -> Shell:
+    """The recipe prepared, trained and averaged; not to be changed."""
+    shell = Shell(server, corpus)
+    shell("prepare", "recipe.yaml", "--workers", 1)
+    shell("train", "recipe.yaml", "--device", "cpu")
+    shell("average", "recipe.yaml")
+    return shell

@@ -10,12 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nmt.errors import DataError, ModelError
+from nmt.ids import BOS, EOS, PAD, UNK
 from nmt.recipe import Data, Tsv
 from nmt.text import (
-    BOS,
-    EOS,
-    PAD,
-    UNK,
     Tokenizer,
     Tokenizers,
     locate,

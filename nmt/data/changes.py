@@ -26,6 +26,12 @@ def reason_to_prepare(folder: Path, recipe: Recipe, files: Sequence[Path]) -> st
     return None
 
 
+def check_prepared(folder: Path, recipe: Recipe) -> None:
+    """Raises `DataError` where `folder` holds nothing, or what another recipe asked for."""
+    if changed := _differences(Manifest.load(folder).choices, choices(recipe)):
+        raise DataError(f"{folder}: the recipe has since changed in {', '.join(changed)}: {MEND}")
+
+
 def choices(recipe: Recipe) -> dict[str, Any]:
     """The keys of the recipe that decide what is prepared."""
     data = recipe.data.model_dump(mode="json", exclude={"test"})

@@ -1,15 +1,12 @@
 """From pairs of lines to pairs of token ids, by many processes, in the order of the text."""
 
 import multiprocessing
-import os
 import signal
-import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from itertools import chain
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import chain, cycle
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +20,6 @@ from nmt.text.corpora import Pair
 
 CHUNK_PAIRS = 2_000
 CHUNK_CHARACTERS = 1_000_000  # bounds the memory of a chunk where lines are long
-_QUEUED_PER_WORKER = 3  # chunks read ahead, so that no worker waits while the next one is read
 
 
 class Chunk(NamedTuple):
@@ -84,53 +80,82 @@ def chunks(corpus: int, pairs: Iterable[Pair], data: Data | None) -> Iterator[Ch
 def encoding(folder: Path, workers: int) -> Iterator[Encode]:
     """Gives the function that encodes chunks, in their order, with the tokenizers in `folder`.
 
-    With one worker that is done in this process. Memory is bounded: chunks are read only as they are needed.
-    Raises `NmtError` when a worker dies.
+    With one worker that is done in this process. A chunk is read only when a worker is about to be free for it,
+    so memory is bounded. Raises `NmtError` when a worker dies.
     """
     if workers == 1:
         encoder = Encoder(Tokenizers.load(folder))
         yield lambda chunks: map(encoder, chunks)
         return
-    # Spawned, not forked: the fork of a process with threads (of a progress bar, of torch) can hang for ever.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, _start_worker, (folder,)) as pool:
+    with ExitStack() as stack:
+        staff = []
+        for _ in range(workers):
+            staff.append(_Worker(folder))
+            stack.callback(staff[-1].stop)
+        yield lambda chunks: _in_order(staff, chunks)
+
+
+def _in_order(staff: list["_Worker"], chunks: Iterable[Chunk]) -> Iterator[Encoded]:
+    """Chunks are dealt out in turn and collected in turn, so that their order keeps itself."""
+    busy: deque[_Worker] = deque()
+    for chunk, worker in zip(chunks, cycle(staff), strict=False):
+        done = busy.popleft().collect() if len(busy) == len(staff) else None
+        worker.give(chunk)
+        busy.append(worker)
+        if done:
+            yield done
+    while busy:
+        yield busy.popleft().collect()
+
+
+class _Worker:
+    """A process that encodes one chunk at a time.
+
+    We talk through a pipe that nobody else holds: when either of us dies, the other reads its end and knows.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        # Spawned, not forked: the fork of a process with threads (of a progress bar, of torch) can hang for ever.
+        context = multiprocessing.get_context("spawn")
+        self._pipe, end = context.Pipe()
+        self._process = context.Process(target=_work, args=(folder, end), daemon=True)
+        self._process.start()
+        end.close()
+
+    def give(self, chunk: Chunk) -> None:
+        """Hands over a chunk; the last one must have been collected."""
         try:
-            yield lambda chunks: _in_order(pool, chunks, workers * _QUEUED_PER_WORKER)
-        except BrokenProcessPool:
-            mend = "run it again with fewer workers (one works in this process)"
-            raise NmtError(f"a worker process died, perhaps for want of memory: {mend}") from None
+            self._pipe.send(chunk)
+        except OSError:
+            raise self._death() from None
+
+    def collect(self) -> Encoded:
+        """Waits for what became of the chunk."""
+        try:
+            encoded: Encoded = self._pipe.recv()
+        except (EOFError, OSError):
+            raise self._death() from None
+        return encoded
+
+    def stop(self) -> None:
+        """Ends the process, whatever it is doing."""
+        self._pipe.close()
+        self._process.terminate()
+        self._process.join()
+
+    def _death(self) -> NmtError:
+        self._process.join(timeout=5)
+        how = f"a worker process died (exit code {self._process.exitcode}), perhaps for want of memory"
+        return NmtError(f"{how}: run it again with fewer workers (a single one works in this process)")
 
 
-def _in_order(pool: ProcessPoolExecutor, chunks: Iterable[Chunk], most: int) -> Iterator[Encoded]:
-    waiting: deque[Future[Encoded]] = deque()
-    for chunk in chunks:
-        waiting.append(pool.submit(_encode_in_worker, chunk))
-        if len(waiting) == most:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
-
-
-_worker: Encoder | None = None
-
-
-def _start_worker(folder: Path) -> None:
-    global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends us
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
-    _worker = Encoder(Tokenizers.load(folder))
-
-
-def _leave_with_parent() -> None:
-    """A worker whose parent was killed would wait for work for ever."""
-    if parent := multiprocessing.parent_process():
-        parent.join()
-        os._exit(1)
-
-
-def _encode_in_worker(chunk: Chunk) -> Encoded:
-    assert _worker is not None
-    return _worker(chunk)
+def _work(folder: Path, pipe: Connection) -> None:
+    """The life of a worker: it ends when the pipe does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends us
+    encode = Encoder(Tokenizers.load(folder))
+    with suppress(EOFError, OSError):
+        while True:
+            pipe.send(encode(pipe.recv()))
 
 
 def _packed(tokenizer: Tokenizer, sentences: list[list[int]]) -> Packed:

@@ -12,9 +12,9 @@ from tqdm import tqdm
 
 from nmt.data.changes import choices, is_same, reason_to_prepare, record_input
 from nmt.data.encoding import Chunk, Encode, chunks, encoding
-from nmt.data.shards import FORMAT, CorpusRecord, Manifest, ShardWriter, SplitRecord, record_files
+from nmt.data.shards import FILES, FORMAT, CorpusRecord, Manifest, ShardWriter, SplitRecord, record_files
 from nmt.errors import DataError
-from nmt.files import output_error, whole_folder
+from nmt.files import make_folder, whole_folder
 from nmt.recipe import Recipe
 from nmt.text import Corpus, Tokenizer, Tokenizers, locate, train_tokenizer
 from nmt.text.cleaning import LENGTH_RATIO, TOO_LONG
@@ -45,8 +45,8 @@ def prepare(recipe: Recipe, *, workers: int | None = None, force: bool = False, 
         report(f"{folder}: prepared already, and nothing has changed since")
         return Manifest.load(folder)
     report(f"{folder}: preparing {reason}")
-    _make_folder(folder.parent)
-    with whole_folder(folder) as new:
+    make_folder(folder.parent)
+    with whole_folder(folder, FILES) as new:
         manifest = _Preparation(recipe, splits, new, report).run(files, workers or _cores())
     for name, split in manifest.splits.items():
         tokens = f"{split.source_tokens:,} source and {split.target_tokens:,} target tokens"
@@ -168,10 +168,3 @@ def _shown(pairs: Iterator[Pair], what: str, total: int | None = None) -> Iterat
 def _cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise output_error(folder, error) from None

@@ -23,6 +23,7 @@ FORMAT = 1
 SHARD_PAIRS = 1_000_000
 SHARD_TOKENS = 32_000_000  # of one side
 MANIFEST = "manifest.json"
+FILES = (MANIFEST, "tokenizer*.model", "*.npy")  # all that a folder of prepared text holds
 SIDES = ("source", "target")
 
 MEND = "run `nmt prepare` again"

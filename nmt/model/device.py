@@ -1,18 +1,21 @@
 """Which device, and in which precision."""
 
+import re
+
 import torch
 
 from nmt.errors import DeviceError
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def pick_device(name: str = "auto") -> torch.device:
     """The device of that name; `auto` is the GPU if there is one. DeviceError if it is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise DeviceError(f"no device is called {name!r}: use cpu, cuda, or cuda:N for one of several GPUs") from None
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise DeviceError(f"no device is called {name!r}: use cpu, cuda, cuda:N for one of several GPUs, or auto")
+    device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise DeviceError(f"{name}: this machine has no GPU that PyTorch {torch.__version__} can use; use --device cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
@@ -24,7 +27,9 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
     """The type to compute in: what is asked for, or for `auto` bf16 where the hardware multiplies it natively."""
     if name == "auto":
         return torch.bfloat16 if has_bf16(device) else torch.float32
-    return torch.bfloat16 if name == "bf16" else torch.float32
+    if name not in PRECISIONS:
+        raise DeviceError(f"no precision is called {name!r}: use {', '.join(PRECISIONS)} or auto")
+    return PRECISIONS[name]
 
 
 def has_bf16(device: torch.device) -> bool:

@@ -19,6 +19,8 @@ from nmt.text import Tokenizers
 
 WEIGHTS = "model.safetensors"
 RECIPE = "recipe.yaml"
+FILES = (WEIGHTS, RECIPE, "tokenizer*.model")  # all that a model folder holds
+END = "...\n"  # YAML's own mark of the end, so that a recipe cut short shows
 
 
 class ModelFolder(NamedTuple):
@@ -36,8 +38,8 @@ def build(recipe: Recipe, tokenizers: Tokenizers) -> Transformer:
 
 def save(path: str | Path, recipe: Recipe, tokenizers: Tokenizers, weights: dict[str, Tensor]) -> None:
     """Writes a model folder, whole or not at all. Raises `OutputError`."""
-    with whole_folder(path) as folder:
-        (folder / RECIPE).write_text(recipes.dump(recipe), encoding="utf-8")
+    with whole_folder(path, FILES) as folder:
+        (folder / RECIPE).write_text(recipes.dump(recipe) + END, encoding="utf-8")
         tokenizers.save(folder)
         write_weights(folder / WEIGHTS, weights)
 
@@ -45,12 +47,7 @@ def save(path: str | Path, recipe: Recipe, tokenizers: Tokenizers, weights: dict
 def load(path: str | Path, device: torch.device | str = "cpu") -> ModelFolder:
     """Reads a model folder, in fp32 and ready to translate. Raises `ModelError`."""
     folder = Path(path)
-    if not (folder / RECIPE).is_file():
-        raise ModelError(f"{folder}: not a model folder: it has no {RECIPE}; make one with nmt average")
-    try:
-        recipe = recipes.load(folder / RECIPE)
-    except RecipeError as error:
-        raise ModelError(f"{folder}: its recipe was made by another version of nmt, or edited: {error}") from None
+    recipe = _read_recipe(folder)
     tokenizers = Tokenizers.load(folder)
     with torch.device("meta"):
         model = build(recipe, tokenizers)
@@ -58,6 +55,20 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> ModelFolder:
     model.reset_tables()
     set_weights(model, read_weights(folder / WEIGHTS), folder / WEIGHTS)
     return ModelFolder(recipe, tokenizers, model.to(device).eval())
+
+
+def _read_recipe(folder: Path) -> Recipe:
+    if not folder.exists():
+        raise ModelError(f"{folder}: there is no model here yet: run `nmt average` first")
+    path = folder / RECIPE
+    if not path.is_file():
+        raise ModelError(f"{folder}: not a model folder, for it has no {RECIPE}: name one made by `nmt average`")
+    if not path.read_bytes().endswith(END.encode()):
+        raise ModelError(f"{path}: cut short, for its last line is not {END.strip()}: copy the model again, or make it")
+    try:
+        return recipes.load(path)
+    except RecipeError as error:
+        raise ModelError(f"{folder}: its recipe was made by another version of nmt, or edited: {error}") from None
 
 
 def weights_of(model: Transformer) -> dict[str, Tensor]:

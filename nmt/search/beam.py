@@ -1,6 +1,6 @@
 """Beam search with a length penalty and a stop that is exact for it (Wu et al. 2016, section 7).
 
-Axes: N sentences still searched, B beam, R = N·B rows, C = 2 B candidates, F finished hypotheses kept, V vocabulary,
+Axes: N sentences still searched, B beam, R = N·B rows, F finished hypotheses kept, V vocabulary,
 t tokens so far.
 """
 
@@ -60,7 +60,7 @@ class _Finished:
     tokens: Tensor  # [N, F, t], EOS from the end on
 
     def add(self, scores: Tensor, log_p: Tensor, tokens: Tensor) -> "_Finished":
-        """With more hypotheses, [N, C] and [N, C, t], of which those scored -inf are none."""
+        """With more hypotheses, [N, B] and [N, B, t], of which those scored -inf are none."""
         longer = torch.nn.functional.pad(self.tokens, (0, tokens.shape[2] - self.tokens.shape[2]), value=EOS)
         all_scores = torch.cat([self.scores, scores], 1)
         best, where = all_scores.topk(self.scores.shape[1], dim=1)
@@ -88,18 +88,20 @@ def beam_search(
     kept = max(settings.beam, settings.n_best)
     none = torch.full((count, kept), -torch.inf, device=device)
     finished = _Finished(none, none, torch.empty(count, kept, 0, dtype=torch.long, device=device))
+    places = torch.full((count,), settings.beam, device=device)  # in the beam, for hypotheses that go on
     searched = torch.arange(count, device=device)
     results: list[list[Hypothesis]] = [[] for _ in limits]
     last = torch.full((count,), BOS, device=device)
     while len(searched):
         length = tokens.shape[2] + 1
         values, ids, parents = _candidates(steps.step(last), live, length > limit, settings.beam)
-        grown = torch.cat([_take(tokens, parents), ids[:, :, None]], 2)
+        values = values.masked_fill(torch.arange(settings.beam, device=device) >= places[:, None], -torch.inf)
+        tokens = torch.cat([_take(tokens, parents), ids[:, :, None]], 2)
         ends = ids == EOS
         scores = (values / settings.penalty(length)).masked_fill(~ends, -torch.inf)
-        finished = finished.add(scores, values, grown)
-        live, chosen = values.masked_fill(ends, -torch.inf).topk(settings.beam, dim=1)
-        tokens, parents = _take(grown, chosen), parents.gather(1, chosen)
+        finished = finished.add(scores, values, tokens)
+        live = values.masked_fill(ends, -torch.inf)
+        places = places - (scores > -torch.inf).sum(1)
         rows = parents + torch.arange(len(searched), device=device)[:, None] * (last.numel() // len(searched))
         done = finished.scores[:, settings.n_best - 1] >= _reach(live, length, limit, settings)
         done |= length > limit
@@ -108,17 +110,16 @@ def beam_search(
             _collect(results, searched[done], finished.of(done), settings.n_best)
             sentences = (~done).nonzero()[:, 0]
             searched, limit, live = searched[sentences], limit[sentences], live[sentences]
-            tokens, rows, finished = tokens[sentences], rows[sentences], finished.of(sentences)
+            tokens, rows, finished, places = tokens[sentences], rows[sentences], finished.of(sentences), places[sentences]
         last = tokens[:, :, -1].flatten()
         steps.select(rows.flatten(), sentences)
     return results
 
 
 def _candidates(logits: Tensor, live: Tensor, only_end: Tensor, beam: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The C best continuations of each sentence: log p, token and parent hypothesis, each [N, C].
+    """The B best continuations of each sentence: log p, token and parent hypothesis, each [N, B], best first.
 
-    2 B are enough: at most one for each of B parents ends, so at least B go on. The C best of a sentence are among
-    the C best of its rows, so the sums are taken over [R, C] and not over [R, V].
+    The B best of a sentence are among the B best of its rows, so sums are taken over [R, B] and not over [R, V].
     """
     logits = logits.float()
     log_z = logits.logsumexp(-1, keepdim=True)
@@ -129,10 +130,10 @@ def _candidates(logits: Tensor, live: Tensor, only_end: Tensor, beam: int) -> tu
         ends = logits[at_limit, EOS]
         logits[at_limit] = -torch.inf
         logits[at_limit, EOS] = ends
-    count = min(2 * beam, logits.shape[1])
+    count = min(beam, logits.shape[1])
     values, ids = logits.topk(count, dim=1)
     values = (values - log_z).view(sentences, rows, count) + live[:, :, None]
-    best, where = _pad_to(values.flatten(1), 2 * beam).topk(2 * beam, dim=1)
+    best, where = _pad_to(values.flatten(1), beam).topk(beam, dim=1)
     where = where.clamp(max=rows * count - 1)
     return best, ids.view(sentences, -1).gather(1, where), where // count
 

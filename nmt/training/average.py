@@ -19,7 +19,7 @@ def average(recipe: Recipe, last: int | None = None, named: Sequence[Path] = (),
     layout = Layout.of(recipe)
     paths = list(named) or checkpoint.present(layout.checkpoints)[-(last or recipe.average.last) :]
     if not paths:
-        raise CheckpointError(f"{layout.checkpoints}: no checkpoint is there yet; run nmt train first")
+        raise CheckpointError(f"{layout.checkpoints}: no checkpoint is there yet: run `nmt train` first")
     for path in paths:
         checkpoint.check(path, recipe, fingerprint(layout.data))
     mean = checkpoint.weights(paths[0])

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nmt.data.batches import Cursor
 from nmt.errors import CheckpointError, DataError, ModelError
-from nmt.files import read_json, whole_folder, write_json
+from nmt.files import make_folder, read_json, whole_folder, write_json
 from nmt.model.folder import WEIGHTS, read_weights, set_weights, weights_of, write_weights
 from nmt.recipe import Recipe
 from nmt.training.learner import Learner
@@ -38,15 +38,15 @@ class State(NamedTuple):
 def save(checkpoints: Path, learner: Learner, recipe: Recipe, data: str, state: State) -> Path:
     """Writes the checkpoint of `state` and removes all but the last `train.keep`; gives its folder.
 
-    Raises `OutputError`.
+    What a process that was killed has left half-written goes too. Raises `OutputError`.
     """
     path = checkpoints / f"step-{state.step:08d}"
-    checkpoints.mkdir(parents=True, exist_ok=True)
+    make_folder(checkpoints)
     with whole_folder(path) as folder:
         write_weights(folder / WEIGHTS, weights_of(learner.model))
         write_weights(folder / OPTIMIZER, learner.optimizer_tensors())
         write_json(folder / STATE, state._asdict() | {"data": data, "recipe": recipe.model_dump(mode="json")})
-    for old in present(checkpoints)[: -recipe.train.keep]:
+    for old in (*present(checkpoints)[: -recipe.train.keep], *checkpoints.glob(".step-*.tmp")):
         shutil.rmtree(old, ignore_errors=True)
     return path
 
@@ -77,6 +77,9 @@ def restore(path: Path, learner: Learner, recipe: Recipe, data: str) -> State:
 
 def check(path: Path, recipe: Recipe, data: str) -> dict[str, Any]:
     """What a checkpoint says of itself. Raises `CheckpointError` where it belongs to another recipe or other data."""
+    if not path.is_dir():
+        others = ", ".join(str(other) for other in present(path.parent)) or "none"
+        raise CheckpointError(f"{path}: no such checkpoint; beside it there are {others}")
     stored = _read_state(path)
     if differences := list(_differences(stored["recipe"], recipe.model_dump(mode="json"))):
         raise CheckpointError(

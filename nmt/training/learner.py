@@ -29,6 +29,15 @@ class Update(NamedTuple):
     rate: float
 
 
+class Sums(NamedTuple):
+    """What an update's chunks add up to, beside the gradients that now lie in the parameters. As in `Update`."""
+
+    loss: Tensor
+    nll: Tensor
+    target_tokens: int
+    source_tokens: int
+
+
 class Learner:
     """The model, its optimizer and how they go one update further."""
 
@@ -49,11 +58,16 @@ class Learner:
         )
 
     def update(self, step: int, chunks: Sequence[Chunk]) -> Update:
-        """Update number `step`, counted from 1: gradients summed over the chunks, divided by their target tokens."""
+        """Update number `step`, counted from 1."""
+        return self.apply(step, self.gradients(step, chunks))
+
+    def gradients(self, step: int, chunks: Sequence[Chunk]) -> Sums:
+        """The gradients of update `step`, summed over the chunks and divided by their target tokens.
+
+        Until `apply` takes them the update has not begun: left half done, it is as if this had not been called, so
+        long as no other gradients are asked for.
+        """
         self.model.train()
-        rate = learning_rate(self._recipe, step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
         tokens = sum(chunk.target_tokens for chunk in chunks)
         total, nll = torch.zeros(2, device=self.device)
         for number, chunk in enumerate(chunks):
@@ -62,10 +76,17 @@ class Learner:
             (loss.smoothed / tokens).backward()
             total += loss.smoothed.detach()
             nll += loss.nll
+        return Sums(total, nll, tokens, sum(len(chunk.source) for chunk in chunks))
+
+    def apply(self, step: int, sums: Sums) -> Update:
+        """Moves the parameters by their gradients."""
+        rate = learning_rate(self._recipe, step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._recipe.train.clip_norm or torch.inf)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=False)
-        return Update(total, nll, norm, tokens, sum(len(chunk.source) for chunk in chunks), rate)
+        return Update(sums.loss, sums.nll, norm, sums.target_tokens, sums.source_tokens, rate)
 
     @torch.no_grad()
     def negative_log_likelihood(self, chunks: Sequence[Chunk]) -> float:

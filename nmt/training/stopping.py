@@ -1,6 +1,8 @@
-"""Signals that ask training to stop: it finishes the update at hand, saves, and leaves."""
+"""Signals that ask training to stop: it leaves undone what changes nothing, saves, and leaves."""
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -10,6 +12,7 @@ class Stopping:
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
+        self._at_once = False
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
@@ -24,7 +27,25 @@ class Stopping:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """What the block does may be left undone, however long it takes: a signal ends it where it is."""
+        self._at_once = True
+        try:
+            if self.signal is None:
+                yield
+        except _Left:
+            pass
+        finally:
+            self._at_once = False
+
     def _note(self, number: int, _: FrameType | None) -> None:
         if self.signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = signal.Signals(number)
+        if self._at_once:
+            raise _Left
+
+
+class _Left(BaseException):
+    """Out of the block of `at_once`. As KeyboardInterrupt, no `except Exception` holds it up."""

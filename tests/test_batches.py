@@ -1,0 +1,116 @@
+"""Updates deal out every pair once an epoch, within their budget, as a function of (seed, epoch) alone."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nmt.data.batches import Cursor, Sampler, pack, pack_sources, split
+from nmt.ids import BOS, EOS
+
+
+class Pairs:
+    """Stands for the shards: pairs of made-up ids with given lengths."""
+
+    def __init__(self, source: list[int], target: list[int]) -> None:
+        self.lengths = np.array(source, np.int32), np.array(target, np.int32)
+
+    def pair(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        source, target = (int(side[index]) for side in self.lengths)
+        return np.arange(10, 10 + source, dtype=np.uint16), np.arange(50, 50 + target, dtype=np.uint16)
+
+
+def some_pairs(count: int = 500) -> Pairs:
+    draw = np.random.default_rng(3)
+    return Pairs(draw.integers(1, 40, count).tolist(), draw.integers(1, 40, count).tolist())
+
+
+def updates(pairs: Pairs, tokens: int, seed: int, epochs: int) -> list[np.ndarray]:
+    """The pairs of each update until `epochs` epochs have been dealt out."""
+    sampler, cursor, dealt = Sampler(pairs, tokens, seed), Cursor(), []  # type: ignore[arg-type]
+    while cursor.epoch < epochs:
+        found, cursor = sampler.update(cursor)
+        dealt.append(found)
+    return dealt
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    lengths=st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30)), min_size=1, max_size=60),
+    tokens=st.integers(5, 200),
+    seed=st.integers(0, 5),
+)
+def test_an_epoch_has_every_pair_once_whatever_the_budget(
+    lengths: list[tuple[int, int]], tokens: int, seed: int
+) -> None:
+    pairs = Pairs(*map(list, zip(*lengths, strict=True)))
+    dealt = np.concatenate(updates(pairs, tokens, seed, 2))
+    count = len(lengths)
+    for epoch in (dealt[:count], dealt[count : 2 * count]):
+        assert sorted(epoch) == list(range(count))
+
+
+@pytest.mark.parametrize("tokens", [100, 1000])
+def test_an_update_is_as_full_as_its_budget_allows_on_either_side(tokens: int) -> None:
+    pairs = some_pairs()
+    source, target = pairs.lengths[0] + 1, pairs.lengths[1] + 1
+    dealt = updates(pairs, tokens, 1, 3)
+    for now, following in zip(dealt[:-1], dealt[1:], strict=True):
+        assert max(source[now].sum(), target[now].sum()) <= tokens
+        with_next = np.append(now, following[0])
+        assert max(source[with_next].sum(), target[with_next].sum()) > tokens
+
+
+def test_the_last_update_of_an_epoch_is_filled_from_the_next() -> None:
+    sizes = [len(found) for found in updates(some_pairs(50), 300, 1, 8)]
+    assert min(sizes) > 5
+
+
+def test_a_pair_larger_than_the_budget_is_an_update_of_its_own() -> None:
+    pairs = Pairs([3, 90, 3], [3, 3, 3])
+    assert Counter(len(found) for found in updates(pairs, 20, 1, 4)[:8])[1] >= 2
+    assert sorted(np.concatenate(updates(pairs, 20, 1, 1))[:3]) == [0, 1, 2]
+
+
+def test_order_differs_by_epoch_and_seed_and_is_the_same_again() -> None:
+    def order(seed: int) -> list[int]:
+        return np.concatenate(updates(some_pairs(), 400, seed, 2)).tolist()
+
+    assert order(1) == order(1)
+    assert order(1) != order(2)
+    assert order(1)[:500] != order(1)[500:1000]
+
+
+def test_any_cursor_gives_the_updates_that_follow_it() -> None:
+    pairs = some_pairs()
+    sampler, cursor = Sampler(pairs, 300, 7), Cursor()  # type: ignore[arg-type]
+    places, dealt = [], []
+    for _ in range(60):
+        places.append(cursor)
+        found, cursor = sampler.update(cursor)
+        dealt.append(found.tolist())
+    for place, expected in list(zip(places, dealt, strict=True))[::-7]:
+        assert Sampler(pairs, 300, 7).update(place)[0].tolist() == expected  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("chunk_tokens", [1, 50, 300, 10**6])
+def test_chunks_hold_the_pairs_of_their_update_within_their_size(chunk_tokens: int) -> None:
+    pairs = some_pairs()
+    chosen = np.arange(0, 500, 3)
+    chunks = split(chosen, pairs.lengths, chunk_tokens)  # type: ignore[arg-type]
+    assert sorted(np.concatenate(chunks)) == chosen.tolist()
+    for chunk in chunks:
+        tokens = max((side[chunk] + 1).sum() for side in pairs.lengths)
+        assert tokens <= chunk_tokens or len(chunk) == 1
+
+
+def test_packed_streams_hold_each_sentence_with_its_ends() -> None:
+    chunk = pack(Pairs([2, 1], [1, 3]), [0, 1])  # type: ignore[arg-type]
+    assert chunk.source.tolist() == [10, 11, EOS, 10, EOS]
+    assert chunk.target_in.tolist() == [BOS, 50, BOS, 50, 51, 52]
+    assert chunk.target_out.tolist() == [50, EOS, 50, 51, 52, EOS]
+    assert (chunk.source_lengths.tolist(), chunk.target_lengths.tolist()) == ([3, 2], [2, 4])
+    stream, lengths = pack_sources([[10, 11], [10]])
+    assert (stream.tolist(), lengths.tolist()) == (chunk.source.tolist(), [3, 2])

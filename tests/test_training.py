@@ -1,0 +1,182 @@
+"""Training is exact: chunks, interruptions and averaging change nothing they should not."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from nmt import recipe as recipes
+from nmt.data import prepare
+from nmt.errors import CheckpointError
+from nmt.model.folder import read_weights
+from nmt.recipe import Recipe
+from nmt.training import average, train
+from nmt.training.loop import Training
+from nmt.training.loss import cross_entropy
+from nmt.training.schedule import learning_rate
+
+RECIPE = """
+run: {run}
+data: {{source: en, target: de, train: {text}, valid: {text}}}
+tokenizer: {{vocab_size: 400}}
+model: {{layers: 2, d_model: 16, heads: 2, d_ffn: 32, dropout: 0.2}}
+train: {{steps: 200, batch_tokens: 200, schedule: {{warmup: 50, scale: 2.0}}, valid_every: 1000, valid_bleu: 4,
+        checkpoint_every: 50, keep: 4, log_every: 20}}
+average: {{last: 2}}
+"""
+# Adam's first steps divide a gradient by its own size: with a tiny eps, rounding alone could turn a step round.
+SMOOTH = ["model.dropout=0.0", "train.optimizer.eps=1e-3"]
+SUBJECTS = {"the man": "der mann", "a dog": "ein hund", "the girl": "das mädchen", "my friend": "mein freund"}
+VERBS = {"sees": "sieht", "loves": "liebt", "finds": "findet", "paints": "malt", "follows": "verfolgt"}
+OBJECTS = {"the house": "das haus", "a tree": "einen baum", "the ball": "den ball", "nothing": "nichts"}
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All sentences of a small language, as a corpus."""
+    prefix = tmp_path_factory.mktemp("text") / "train"
+    pairs = [
+        (f"{s} {v} {o} .", f"{SUBJECTS[s]} {VERBS[v]} {OBJECTS[o]} .") for s in SUBJECTS for v in VERBS for o in OBJECTS
+    ]
+    for side, language in enumerate(("en", "de")):
+        Path(f"{prefix}.{language}").write_text("".join(pair[side] + "\n" for pair in pairs), "utf-8")
+    return prefix
+
+
+def prepared(text: Path, run: Path, *changes: str) -> Recipe:
+    recipe = recipes.loads(RECIPE.format(run=run, text=text), overrides=changes)
+    prepare(recipe, workers=1, report=lambda line: None)
+    return recipe
+
+
+def final_weights(recipe: Recipe) -> dict[str, torch.Tensor]:
+    return read_weights(sorted(Path(recipe.run, "checkpoints").iterdir())[-1] / "model.safetensors")
+
+
+def assert_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    for name, tensor in a.items():
+        assert torch.equal(tensor, b[name]), name
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
+@pytest.mark.parametrize("block", [1, 100, 10**6])
+def test_the_loss_and_its_gradient_are_torchs_own(
+    smoothing: float, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nmt.training.loss.BLOCK_NUMBERS", block)
+    torch.manual_seed(1)
+    states = torch.randn(23, 16, requires_grad=True)
+    projection = torch.randn(37, 16, requires_grad=True)
+    targets = torch.randint(0, 37, (23,))
+    loss = cross_entropy(states, projection, targets, smoothing)
+    (loss.smoothed / 3).backward()
+    ours = states.grad, projection.grad
+    states.grad = projection.grad = None
+    logits = F.linear(states, projection)
+    expected = F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="sum")
+    (expected / 3).backward()
+    torch.testing.assert_close(loss.smoothed, expected)
+    torch.testing.assert_close(loss.nll, F.cross_entropy(logits, targets, reduction="sum"))
+    torch.testing.assert_close(ours, (states.grad, projection.grad))
+
+
+def test_the_learning_rate_is_the_papers() -> None:
+    recipe = recipes.load("recipes/wmt14-en-de-base.yaml")
+    assert learning_rate(recipe, 1) == pytest.approx(512**-0.5 * 4000**-1.5)
+    assert learning_rate(recipe, 4000) == pytest.approx(6.987712e-4)  # the highest: (512 * 4000)^-0.5
+    assert learning_rate(recipe, 100_000) == pytest.approx((512 * 100_000) ** -0.5)
+
+
+def test_a_stopped_and_resumed_training_is_the_undisturbed_one_to_the_bit(text: Path, tmp_path: Path) -> None:
+    undisturbed = prepared(text, tmp_path / "whole")
+    train(undisturbed, "cpu")
+    stopped = prepared(text, tmp_path / "parts", "train.steps=100")
+    train(stopped, "cpu")
+    torch.manual_seed(12345)  # a new process begins anywhere
+    train(recipes.loads(RECIPE.format(run=tmp_path / "parts", text=text)), "cpu")
+    assert_equal(final_weights(undisturbed), final_weights(stopped))
+
+
+def test_another_seed_trains_another_model(text: Path, tmp_path: Path) -> None:
+    one, other = (prepared(text, tmp_path / str(seed), "train.steps=3", f"seed={seed}") for seed in (1, 2))
+    for recipe in (one, other):
+        train(recipe, "cpu")
+    assert any(
+        not torch.equal(a, b) for a, b in zip(final_weights(one).values(), final_weights(other).values(), strict=True)
+    )
+
+
+def test_the_chunk_size_changes_nothing(text: Path, tmp_path: Path) -> None:
+    weights = []
+    for chunk in (10, 50, 100_000):
+        changes = [*SMOOTH, f"train.chunk_tokens={chunk}", "train.steps=5"]
+        recipe = prepared(text, tmp_path / str(chunk), *changes)
+        train(recipe, "cpu")
+        weights.append(final_weights(recipe))
+    for other in weights[1:]:
+        torch.testing.assert_close(other, weights[0], atol=1e-5, rtol=1e-4)
+
+
+def test_an_update_is_adams_on_the_mean_gradient_per_target_token(text: Path, tmp_path: Path) -> None:
+    recipe = prepared(text, tmp_path / "run", *SMOOTH, "train.chunk_tokens=40")
+    training = Training(recipe, torch.device("cpu"))
+    twin = Training(recipe, torch.device("cpu"))
+    pairs, _ = training._sampler.update(training.state.cursor)
+    from nmt.data.batches import pack, split
+
+    chunks = [pack(training._shards, part) for part in split(pairs, training._shards.lengths, 40)]
+    assert len(chunks) > 2
+    training.learner.update(1, chunks)
+    model = twin.learner.model.train()
+    whole = pack(training._shards, np.sort(pairs))
+    (twin.learner.loss(whole, 0.1).smoothed / whole.target_tokens).backward()
+    rate = learning_rate(recipe, 1)
+    plain = torch.optim.Adam(model.parameters(), rate, (0.9, 0.98), 1e-3, foreach=False, fused=False)
+    plain.step()
+    for ours, expected in zip(training.learner.model.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(ours, expected, atol=2e-6, rtol=1e-4)
+
+
+def test_a_small_language_is_learned_and_translated_exactly(text: Path, tmp_path: Path) -> None:
+    slowly = ["train.schedule.warmup=100", "train.schedule.scale=0.5"]
+    recipe = prepared(text, tmp_path / "run", "train.steps=300", "model.d_model=32", "model.dropout=0.0", *slowly)
+    train(recipe, "cpu")
+    from nmt import Translator
+
+    translator = Translator.load(average(recipe), "cpu")
+    sources, references = (Path(f"{text}.{language}").read_text("utf-8").splitlines() for language in ("en", "de"))
+    right = sum(a == b for a, b in zip(translator.translate(sources), references, strict=True))
+    assert right >= 0.95 * len(references)
+
+
+def test_averaging_a_checkpoint_with_itself_changes_nothing(text: Path, tmp_path: Path) -> None:
+    recipe = prepared(text, tmp_path / "run", "train.steps=2")
+    train(recipe, "cpu")
+    [only] = Path(recipe.run, "checkpoints").iterdir()
+    folder = average(recipe, named=[only, only, only], output=tmp_path / "model")
+    torch.testing.assert_close(read_weights(folder / "model.safetensors"), final_weights(recipe))
+
+
+def test_the_average_is_the_mean_of_the_last_checkpoints(text: Path, tmp_path: Path) -> None:
+    recipe = prepared(text, tmp_path / "run", "train.steps=6", "train.checkpoint_every=2")
+    train(recipe, "cpu")
+    *_, a, b = (read_weights(p / "model.safetensors") for p in sorted(Path(recipe.run, "checkpoints").iterdir()))
+    mean = read_weights(average(recipe) / "model.safetensors")
+    torch.testing.assert_close(mean, {name: (a[name] + b[name]) / 2 for name in a})
+
+
+def test_only_the_last_checkpoints_are_kept(text: Path, tmp_path: Path) -> None:
+    recipe = prepared(text, tmp_path / "run", "train.steps=7", "train.checkpoint_every=2", "train.keep=3")
+    train(recipe, "cpu")
+    names = sorted(path.name for path in Path(recipe.run, "checkpoints").iterdir())
+    assert names == ["step-00000004", "step-00000006", "step-00000007"]
+
+
+def test_a_checkpoint_of_another_recipe_is_refused_with_the_keys_that_differ(text: Path, tmp_path: Path) -> None:
+    train(prepared(text, tmp_path / "run", "train.steps=2"), "cpu")
+    changed = prepared(text, tmp_path / "run", "train.steps=4", "model.dropout=0.3", "decode.beam=2")
+    with pytest.raises(CheckpointError, match=r"made by another recipe: model\.dropout was 0\.2, now 0\.3\."):
+        train(changed, "cpu")
