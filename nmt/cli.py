@@ -6,17 +6,44 @@ torch is imported inside the commands that need it, so that `nmt --help` answers
 import errno
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
-from nmt.errors import DataError, NmtError, RecipeError
+from nmt.errors import DataError, ModelError, NmtError, RecipeError
+from nmt.files import make_folder, output_error, whole_file
+
+
+class Commands(TyperGroup):
+    """What the user can mend is one line on standard error and exit code 2, whichever command says it."""
+
+    def invoke(self, context: Any) -> Any:
+        """Runs the command that is named."""
+        try:
+            try:
+                return super().invoke(context)
+            finally:
+                sys.stdout.flush()  # what came before a fault is kept; and only here may the disk be full
+        except NmtError as error:
+            _leave(f"nmt: error: {error}", 2)
+        except KeyboardInterrupt:
+            _leave("nmt: interrupted", 128 + signal.SIGINT)
+        except BrokenPipeError:  # the reader has what it wanted, as `nmt translate | head` does
+            _leave("", 128 + signal.SIGPIPE)
+        except OSError as error:
+            if error.filename or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+                raise
+            _leave(f"nmt: error: {output_error('standard output', error)}", 2)
+
 
 app = typer.Typer(
     name="nmt",
+    cls=Commands,
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
@@ -109,8 +136,9 @@ def translate(
     from nmt.text import read_lines
     from nmt.translation import Translator
 
-    translator = Translator.load(_model_folder(model), device, precision)
-    choices = _given(beam=beam, length_penalty=length_penalty, batch_size=batch_size)
+    folder, choices = _model(model)
+    translator = Translator.load(folder, device, precision)
+    choices |= _given(beam=beam, length_penalty=length_penalty, batch_size=batch_size)
     _check_beam(n_best, choices.get("beam", translator.beam))
     typed = not files and sys.stdin.isatty()
     lines = _watched((line for file in files or ["-"] for line in read_lines(file)), quiet=typed)
@@ -167,6 +195,8 @@ def _score_files(references: list[str], hypotheses: list[str], how: dict[str, An
     from nmt.evaluation import score
     from nmt.text import read_lines
 
+    if (references + hypotheses).count("-") > 1:
+        raise NmtError("-: standard input can be read only once: name files for the others")
     systems = {name: list(read_lines(name)) for name in hypotheses}
     return score([list(read_lines(name)) for name in references], systems, **how)
 
@@ -176,7 +206,6 @@ def _score_recipe(
 ) -> dict[str, Any]:
     from nmt import recipe as recipes
     from nmt.evaluation import score
-    from nmt.files import whole_file
     from nmt.text import read_pairs
     from nmt.translation import Translator
 
@@ -185,6 +214,7 @@ def _score_recipe(
     if not data.test:
         raise RecipeError(f"{path}: data.test: must name a test set to score, as in test: {{newstest: PREFIX}}")
     translator = Translator.load(layout.model, device, precision)
+    choices = recipe.decode.model_dump() | choices
     reports = {}
     for name, corpus in data.test.items():
         pairs = list(read_pairs(corpus, data.source, data.target))
@@ -192,7 +222,7 @@ def _score_recipe(
             raise DataError(f"data.test.{name}: the corpus is empty: there is nothing to score")
         sources = _watched((source for source, _ in pairs), total=len(pairs), what=f"translating {name}")
         translations = translator.translate(sources, **choices)
-        layout.translations.mkdir(parents=True, exist_ok=True)
+        make_folder(layout.translations)
         with whole_file(layout.translations / f"{name}.{data.target}", "w") as file:
             file.writelines(line + "\n" for line in translations)
         reports[name] = score([reference for _, reference in pairs], {recipe.run: translations}, **how)
@@ -201,13 +231,16 @@ def _score_recipe(
     return reports
 
 
-def _model_folder(path: Path) -> Path:
-    """The model folder that is meant: itself, or where a recipe says it lies."""
+def _model(path: Path) -> tuple[Path, dict[str, Any]]:
+    """The model folder that is meant: itself, or where a recipe says it lies; and how that recipe decodes."""
     from nmt import recipe as recipes
 
     if path.is_dir():
-        return path
-    return recipes.Layout.of(recipes.load(path)).model
+        return path, {}
+    if not path.exists():
+        raise ModelError(f"{path}: no such file or folder: name a model folder or a recipe")
+    recipe = recipes.load(path)
+    return recipes.Layout.of(recipe).model, recipe.decode.model_dump()
 
 
 def _given(**options: Any) -> dict[str, Any]:
@@ -230,23 +263,15 @@ def _watched(
 
 
 def main() -> None:
-    """Runs a command; what the user can mend is one line on standard error and exit code 2."""
-    try:
-        app()
-        sys.stdout.flush()
-    except NmtError as error:
-        _leave(f"nmt: error: {error}", 2)
-    except KeyboardInterrupt:
-        _leave("nmt: interrupted", 130)
-    except BrokenPipeError:  # the reader has what it wanted, as `nmt translate | head` does
-        _leave("", 0)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        _leave("nmt: error: standard output cannot be written: the disk is full", 2)
+    """The command `nmt`: text is UTF-8 whatever the locale, and SIGTERM leaves nothing half-written either."""
+    if sys.stdout is None:
+        _leave("nmt: error: standard output is closed: name a file for it, or /dev/null", 2)
+    sys.stdout.reconfigure(encoding="utf-8", newline="\n")  # type: ignore[union-attr]
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    app()
 
 
-def _leave(message: str, code: int) -> None:
+def _leave(message: str, code: int) -> NoReturn:
     """Ends at once: standard output may be a pipe that nobody reads any more."""
     if message:
         print(message, file=sys.stderr)

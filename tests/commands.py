@@ -10,8 +10,9 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TextIO
 
 LIMIT = 60  # seconds that a command may take
 
@@ -84,8 +85,11 @@ class Server:
         return int(self._process.stdout.readline())
 
     def start(self, folder: Path, *arguments: object, stdin: bytes | Path = b"", **limits: Any) -> Running:
-        """`nmt ARGUMENTS` begins in a folder. limits: `largest`, bytes that a file may have; `out`, a file for stdout;
-        `environ`, variables to add."""
+        """`nmt ARGUMENTS` begins in a folder.
+
+        limits: `largest`, the bytes that a file may have; `out`, a file to be standard output; `signal`, the number of
+        a signal and the text that brings it, once it is written on standard error.
+        """
         self._count += 1
         streams = self._scratch / str(self._count)
         streams.mkdir()
@@ -133,11 +137,9 @@ def half_written(folder: Path) -> list[Path]:
 
 def _serve() -> None:
     """Answers each line of standard input: a process to wait for with its exit code, a job with its process."""
-    import nmt.cli
-    import nmt.data
-    import nmt.evaluation
-    import nmt.training
-    import nmt.translation  # noqa: F401
+    for room in ("cli", "data", "evaluation", "training", "translation"):
+        import_module(f"nmt.{room}")
+    import_module("torch._dynamo")  # every optimizer does it, and takes two seconds
 
     for line in sys.stdin:
         job = json.loads(line)
@@ -147,6 +149,22 @@ def _serve() -> None:
             print(pid, flush=True)
         else:
             os._exit(_run(job))
+
+
+class _Trigger:
+    """A stream that sends its own process a signal once a text has been written on it."""
+
+    def __init__(self, stream: TextIO, number: int, text: str) -> None:
+        self._stream, self._number, self._text = stream, number, text
+
+    def write(self, text: str) -> None:
+        self._stream.write(text)
+        self._stream.flush()
+        if self._text in text:
+            os.kill(os.getpid(), self._number)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def _run(job: dict[str, Any]) -> int:
@@ -159,10 +177,11 @@ def _run(job: dict[str, Any]) -> int:
     signal.alarm(LIMIT)
     for number, (name, flags) in enumerate((("in", os.O_RDONLY), ("out", os.O_WRONLY), ("err", os.O_WRONLY))):
         os.dup2(os.open(job[name], flags), number)
-    sys.stdin, sys.stdout, sys.stderr = (open(n, mode, closefd=False) for n, mode in enumerate("rww"))
+    sys.stdin, sys.stdout, sys.stderr = (os.fdopen(n, mode, closefd=False) for n, mode in enumerate("rww"))
     sys.argv = ["nmt", *job["arguments"]]
     os.chdir(job["folder"])
-    os.environ.update(job.get("environ", {}))
+    if "signal" in job:
+        sys.stderr = _Trigger(sys.stderr, *job["signal"])  # type: ignore[assignment]
     if "largest" in job:
         resource.setrlimit(resource.RLIMIT_FSIZE, (job["largest"], job["largest"]))
     try:

@@ -60,9 +60,11 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("corpus")
     (folder / "recipe.yaml").write_text(RECIPE)
     for split, count in {"train": 300, "valid": 12, "test": 20}.items():
-        for language in ("en", "de"):
-            with gzip.open(SAMPLE / f"{split}.{language}.gz", "rb") as file:
-                (folder / f"{split}.{language}").write_bytes(b"".join(islice(file, 0, count * 40, 40)))
+        texts = [gzip.decompress((SAMPLE / f"{split}.{language}.gz").read_bytes()) for language in ("en", "de")]
+        pairs = zip(*(text.splitlines(keepends=True) for text in texts), strict=True)
+        short = islice((pair for pair in pairs if 20 < len(pair[0]) < 60), 0, count * 20, 20)
+        for language, lines in zip(("en", "de"), zip(*short, strict=True), strict=True):
+            (folder / f"{split}.{language}").write_bytes(b"".join(lines))
     return folder
 
 

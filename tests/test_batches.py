@@ -1,6 +1,7 @@
 """Updates deal out every pair once an epoch, within their budget, as a function of (seed, epoch) alone."""
 
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -57,7 +58,7 @@ def test_an_update_is_as_full_as_its_budget_allows_on_either_side(tokens: int) -
     pairs = some_pairs()
     source, target = pairs.lengths[0] + 1, pairs.lengths[1] + 1
     dealt = updates(pairs, tokens, 1, 3)
-    for now, following in zip(dealt[:-1], dealt[1:], strict=True):
+    for now, following in pairwise(dealt):
         assert max(source[now].sum(), target[now].sum()) <= tokens
         with_next = np.append(now, following[0])
         assert max(source[with_next].sum(), target[with_next].sum()) > tokens

@@ -1,14 +1,15 @@
 """The model folder: `recipe.yaml` (resolved), the tokenizer, `model.safetensors`. Every later command takes it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialised
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from nmt import recipe as recipes
 from nmt.errors import ModelError, RecipeError
@@ -49,12 +50,25 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> ModelFolder:
     folder = Path(path)
     recipe = _read_recipe(folder)
     tokenizers = Tokenizers.load(folder)
-    with torch.device("meta"):
+    with _Undrawn():
         model = build(recipe, tokenizers)
-    model = model.to_empty(device="cpu")
-    model.reset_tables()
     set_weights(model, read_weights(folder / WEIGHTS), folder / WEIGHTS)
     return ModelFolder(recipe, tokenizers, model.to(device).eval())
+
+
+class _Undrawn(TorchFunctionMode):
+    """In its block, weights are not drawn: drawing those of a large model only to replace them takes seconds."""
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        types: object,
+        args: Sequence[Any] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if getattr(function, "__module__", None) == nn.init.__name__:
+            return None
+        return function(*args, **(kwargs or {}))
 
 
 def _read_recipe(folder: Path) -> Recipe:

@@ -21,10 +21,6 @@ class Sinusoidal(nn.Module):
         self.d_model = d_model
         self.register_buffer("table", self._rows(prepared), persistent=False)
 
-    def reset(self) -> None:
-        """Computes the table again."""
-        self.table = self._rows(len(self.table)).to(self.table.device)
-
     def _rows(self, count: int) -> Tensor:
         """The first `count` rows of the table, computed in double precision, as fp32."""
         rates = torch.exp(torch.arange(0, self.d_model, 2, dtype=torch.float64) * (-math.log(10000) / self.d_model))

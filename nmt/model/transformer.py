@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -124,12 +125,6 @@ class Transformer(nn.Module):
         """The most tokens, EOS not counted, that the decoder can give."""
         return self.config.max_positions - 1 if self.config.positions == "learned" else sys.maxsize
 
-    def reset_tables(self) -> None:
-        """Computes the fixed tables again, as after a model was made without memory (on torch's meta device)."""
-        for module in self.modules():
-            if isinstance(module, Sinusoidal):
-                module.reset()
-
     def parameter_count(self) -> int:
         """Trained numbers, each counted once however often it is shared."""
         return sum(p.numel() for p in self.parameters())
@@ -137,6 +132,7 @@ class Transformer(nn.Module):
 
 def _table(vocabulary: int, d_model: int) -> nn.Embedding:
     """An embedding table drawn with variance 1/D: times √D it enters at the size of the position signal."""
-    table = nn.Embedding(vocabulary, d_model)
-    nn.init.normal_(table.weight, std=d_model**-0.5)
-    return table
+    weight = torch.empty(vocabulary, d_model)
+    if not weight.is_meta:  # drawing nothing there would cost a second of imports
+        weight.normal_(std=d_model**-0.5)
+    return nn.Embedding(vocabulary, d_model, _weight=weight)

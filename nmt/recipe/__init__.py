@@ -1,7 +1,7 @@
 """Every choice of a run, in one YAML file: `load` reads it, and says all that is wrong with it at once."""
 
 from nmt.recipe.layout import Layout
-from nmt.recipe.reading import dump, load, loads
+from nmt.recipe.reading import dump, load, loads, redecide
 from nmt.recipe.schema import (
     Average,
     Corpus,
@@ -36,4 +36,5 @@ __all__ = [
     "dump",
     "load",
     "loads",
+    "redecide",
 ]

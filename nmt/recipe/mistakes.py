@@ -34,10 +34,11 @@ _MUST = {
 _BOOLEANS = {"yes": "true", "on": "true", "no": "false", "off": "false"}
 
 
-def mistakes(error: ValidationError, places: dict[Key, Place]) -> Iterator[Mistake]:
-    """Each thing that the schema found wrong, at the place where it was said."""
+def mistakes(error: ValidationError, places: dict[Key, Place], section: Key = ()) -> Iterator[Mistake]:
+    """Each thing that the schema found wrong with a section (the whole recipe), at the place where it was said."""
     for details in error.errors(include_url=False):
-        key = tuple(part for part in details["loc"] if not str(part).startswith(("<", "[key]")))
+        inner = (part for part in details["loc"] if not str(part).startswith(("<", "[key]")))
+        key = (*section, *inner)
         context = details.get("ctx", {})
         if details["type"] == "clash":  # between two keys: told where one of them is written
             key, other = (tuple(context[name].split(".")) for name in ("key", "other"))

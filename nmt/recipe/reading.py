@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from nmt.errors import RecipeError
 from nmt.recipe.mistakes import mistakes, shown
-from nmt.recipe.schema import Recipe
+from nmt.recipe.schema import Decode, Recipe
 from nmt.recipe.yaml12 import Key, Mistake, Place, Said, parse, write
 
 _AFTER_THE_FILE = 10**9  # overrides are told of after every line
@@ -47,6 +47,15 @@ def loads(text: str, name: str = "recipe", overrides: Sequence[str] = ()) -> Rec
     if said.mistakes:
         raise _told(said.mistakes)
     return recipe
+
+
+def redecide(decode: Decode, **changes: Any) -> Decode:
+    """The section `decode` with some keys changed. Raises `RecipeError` for what it may not hold."""
+    try:
+        return Decode.model_validate(decode.model_dump() | changes)
+    except ValidationError as error:
+        told = (mistake.text for mistake in mistakes(error, {(): Place(0, "")}, ("decode",)))
+        raise RecipeError("; ".join(told)) from None
 
 
 def dump(recipe: Recipe) -> str:

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from nmt.ids import BOS, EOS, PAD, UNK
 
@@ -61,15 +62,82 @@ class _Finished:
 
     def add(self, scores: Tensor, log_p: Tensor, tokens: Tensor) -> "_Finished":
         """With more hypotheses, [N, B] and [N, B, t], of which those scored -inf are none."""
-        longer = torch.nn.functional.pad(self.tokens, (0, tokens.shape[2] - self.tokens.shape[2]), value=EOS)
-        all_scores = torch.cat([self.scores, scores], 1)
-        best, where = all_scores.topk(self.scores.shape[1], dim=1)
+        longer = functional.pad(self.tokens, (0, tokens.shape[2] - self.tokens.shape[2]), value=EOS)
+        best, where = torch.cat([self.scores, scores], 1).topk(self.scores.shape[1], dim=1)
         log_p = torch.cat([self.log_p, log_p], 1).gather(1, where)
         return _Finished(best, log_p, _take(torch.cat([longer, tokens], 1), where))
 
     def of(self, sentences: Tensor) -> "_Finished":
         """Those of some sentences."""
         return _Finished(self.scores[sentences], self.log_p[sentences], self.tokens[sentences])
+
+    def best(self, count: int) -> list[list[Hypothesis]]:
+        """The best hypotheses of each sentence, on the host."""
+        table = zip(self.tokens.tolist(), self.log_p.tolist(), self.scores.tolist(), strict=True)
+        return [
+            [Hypothesis(y[: y.index(EOS)], p, score) for y, p, score in zip(*rows, strict=True) if score > -torch.inf][
+                :count
+            ]
+            for rows in table
+        ]
+
+
+@dataclass
+class _Beams:
+    """The sentences still searched. A hypothesis that ends leaves its place, so one place is greedy search."""
+
+    sentence: Tensor  # [N], which of the input
+    limit: Tensor  # [N], the most tokens that the output may have
+    places: Tensor  # [N], in the beam, for hypotheses that go on
+    live: Tensor  # [N, B], log p; -inf where a place is empty
+    tokens: Tensor  # [N, B, t]
+    finished: _Finished
+
+    @classmethod
+    def begin(cls, limits: Sequence[int], settings: Settings, device: torch.device | str) -> "_Beams":
+        """One empty hypothesis for each sentence."""
+        count, kept = len(limits), max(settings.beam, settings.n_best)
+        none = torch.full((count, kept), -torch.inf, device=device)
+        return cls(
+            torch.arange(count, device=device),
+            torch.tensor(limits, device=device),
+            torch.full((count,), settings.beam, device=device),
+            torch.zeros(count, 1, device=device),
+            torch.empty(count, 1, 0, dtype=torch.long, device=device),
+            _Finished(none, none, torch.empty(count, kept, 0, dtype=torch.long, device=device)),
+        )
+
+    def grow(self, logits: Tensor, settings: Settings) -> Tensor:
+        """One token further; gives the row [N, B] that each hypothesis continues."""
+        count, rows = self.live.shape
+        length = self.tokens.shape[2] + 1
+        values, ids, parents = _candidates(logits, self.live, length > self.limit, settings.beam)
+        values = values.masked_fill(
+            torch.arange(settings.beam, device=values.device) >= self.places[:, None], -torch.inf
+        )
+        self.tokens = torch.cat([_take(self.tokens, parents), ids[:, :, None]], 2)
+        scores = (values / settings.penalty(length)).masked_fill(ids != EOS, -torch.inf)
+        self.finished = self.finished.add(scores, values, self.tokens)
+        self.live = values.masked_fill(ids == EOS, -torch.inf)
+        self.places = self.places - (scores > -torch.inf).sum(1)
+        return parents + torch.arange(count, device=parents.device)[:, None] * rows
+
+    def done(self, settings: Settings) -> Tensor:
+        """[N]: whether no living hypothesis can overtake the n-th best finished one, whatever it goes on to say.
+
+        log p only falls and the penalty is monotone in the length, so what a hypothesis may still reach lies at the
+        shortest or at the longest output.
+        """
+        length = self.tokens.shape[2]
+        best = self.live.max(1).values
+        reach = torch.maximum(best / settings.penalty(length + 1), best / settings.penalty(self.limit + 1.0))
+        return (self.finished.scores[:, settings.n_best - 1] >= reach) | (length > self.limit)
+
+    def of(self, s: Tensor) -> "_Beams":
+        """Some of the sentences."""
+        return _Beams(
+            self.sentence[s], self.limit[s], self.places[s], self.live[s], self.tokens[s], self.finished.of(s)
+        )
 
 
 @torch.inference_mode()
@@ -78,41 +146,23 @@ def beam_search(
 ) -> list[list[Hypothesis]]:
     """The best outputs of each sentence, at most settings.n_best of them, best first.
 
-    `limits` [N] is the most tokens, EOS not counted, that the output of each sentence may have. A sentence is done when
-    no hypothesis still growing can overtake its n-th best finished one, whatever it goes on to say.
+    `limits` [N] is the most tokens, EOS not counted, that the output of each sentence may have.
     """
-    count = len(limits)
-    limit = torch.tensor(limits, device=device)
-    tokens = torch.empty(count, 1, 0, dtype=torch.long, device=device)
-    live = torch.zeros(count, 1, device=device)  # log p of each hypothesis
-    kept = max(settings.beam, settings.n_best)
-    none = torch.full((count, kept), -torch.inf, device=device)
-    finished = _Finished(none, none, torch.empty(count, kept, 0, dtype=torch.long, device=device))
-    places = torch.full((count,), settings.beam, device=device)  # in the beam, for hypotheses that go on
-    searched = torch.arange(count, device=device)
     results: list[list[Hypothesis]] = [[] for _ in limits]
-    last = torch.full((count,), BOS, device=device)
-    while len(searched):
-        length = tokens.shape[2] + 1
-        values, ids, parents = _candidates(steps.step(last), live, length > limit, settings.beam)
-        values = values.masked_fill(torch.arange(settings.beam, device=device) >= places[:, None], -torch.inf)
-        tokens = torch.cat([_take(tokens, parents), ids[:, :, None]], 2)
-        ends = ids == EOS
-        scores = (values / settings.penalty(length)).masked_fill(~ends, -torch.inf)
-        finished = finished.add(scores, values, tokens)
-        live = values.masked_fill(ends, -torch.inf)
-        places = places - (scores > -torch.inf).sum(1)
-        rows = parents + torch.arange(len(searched), device=device)[:, None] * (last.numel() // len(searched))
-        done = finished.scores[:, settings.n_best - 1] >= _reach(live, length, limit, settings)
-        done |= length > limit
-        sentences = None
+    beams = _Beams.begin(limits, settings, device)
+    last = torch.full((len(limits),), BOS, device=device)
+    while len(beams.sentence):
+        rows = beams.grow(steps.step(last), settings)
+        done = beams.done(settings)
+        going_on = None
         if bool(done.any()):
-            _collect(results, searched[done], finished.of(done), settings.n_best)
-            sentences = (~done).nonzero()[:, 0]
-            searched, limit, live = searched[sentences], limit[sentences], live[sentences]
-            tokens, rows, finished, places = tokens[sentences], rows[sentences], finished.of(sentences), places[sentences]
-        last = tokens[:, :, -1].flatten()
-        steps.select(rows.flatten(), sentences)
+            found = beams.of(done)
+            for sentence, best in zip(found.sentence.tolist(), found.finished.best(settings.n_best), strict=True):
+                results[sentence] = best
+            going_on = (~done).nonzero()[:, 0]
+            beams, rows = beams.of(going_on), rows[going_on]
+        last = beams.tokens[:, :, -1].flatten()
+        steps.select(rows.flatten(), going_on)
     return results
 
 
@@ -138,25 +188,6 @@ def _candidates(logits: Tensor, live: Tensor, only_end: Tensor, beam: int) -> tu
     return best, ids.view(sentences, -1).gather(1, where), where // count
 
 
-def _reach(live: Tensor, length: int, limit: Tensor, settings: Settings) -> Tensor:
-    """[N]: a bound on the score of whatever the living hypotheses [N, B] become.
-
-    log p only falls and the penalty is monotone in the length, so the bound lies at the shortest or the longest output.
-    """
-    best = live.max(1).values
-    shortest, longest = settings.penalty(length + 1), settings.penalty(limit + 1.0)
-    return torch.maximum(best / shortest, best / longest)
-
-
-def _collect(results: list[list[Hypothesis]], sentences: Tensor, finished: _Finished, n_best: int) -> None:
-    """Writes the n best of these sentences into `results`, on the host."""
-    table = (finished.tokens.tolist(), finished.log_p.tolist(), finished.scores.tolist())
-    for sentence, tokens, log_ps, scores in zip(sentences.tolist(), *table, strict=True):
-        for ids, log_p, score in list(zip(tokens, log_ps, scores, strict=True))[:n_best]:
-            if score > -torch.inf:
-                results[sentence].append(Hypothesis(ids[: ids.index(EOS)], log_p, score))
-
-
 def _take(x: Tensor, index: Tensor) -> Tensor:
     """Hypotheses [N, M, t] of x [N, B, t] by index [N, M]."""
     return x.gather(1, index[:, :, None].expand(-1, -1, x.shape[2]))
@@ -164,4 +195,4 @@ def _take(x: Tensor, index: Tensor) -> Tensor:
 
 def _pad_to(x: Tensor, width: int) -> Tensor:
     """x [N, W] made at least `width` wide with -inf."""
-    return torch.nn.functional.pad(x, (0, max(0, width - x.shape[1])), value=-torch.inf)
+    return functional.pad(x, (0, max(0, width - x.shape[1])), value=-torch.inf)

@@ -1,6 +1,7 @@
 """The mean of several checkpoints, which translates better than any of them (Vaswani et al. 2017, section 6.1)."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from nmt.data.shards import fingerprint
@@ -11,10 +12,17 @@ from nmt.text import Tokenizers
 from nmt.training import checkpoint
 
 
-def average(recipe: Recipe, last: int | None = None, named: Sequence[Path] = (), output: Path | None = None) -> Path:
+def average(
+    recipe: Recipe,
+    last: int | None = None,
+    named: Sequence[Path] = (),
+    output: Path | None = None,
+    report: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
+) -> Path:
     """Averages the `named` checkpoints, or the `last` ones, and writes a model folder; gives its path.
 
-    Holds two sets of weights at a time. Raises `CheckpointError`, `ModelError`, `OutputError`.
+    Holds two sets of weights at a time; `report` is told which checkpoints they are.
+    Raises `CheckpointError`, `ModelError`, `OutputError`.
     """
     layout = Layout.of(recipe)
     paths = list(named) or checkpoint.present(layout.checkpoints)[-(last or recipe.average.last) :]
@@ -30,4 +38,5 @@ def average(recipe: Recipe, last: int | None = None, named: Sequence[Path] = (),
         tensor /= len(paths)
     target = output or layout.model
     folder.save(target, recipe, Tokenizers.load(layout.data), mean)
+    report(f"the average of {len(paths)} checkpoints: {', '.join(map(str, paths))}")
     return target

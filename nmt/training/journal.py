@@ -22,10 +22,13 @@ class Journal:
     """Writes down the course of one training run; a context manager."""
 
     def __init__(self, metrics: Path, steps: int, step: int, every: int) -> None:
-        """Begins after update `step` of `steps`; what `metrics` holds of later updates is taken out."""
+        """Begins after update `step` of `steps`; what `metrics` holds of later updates is taken out.
+
+        `measured` is the update after which the valid corpus was last measured, 0 for never.
+        """
         self._every = every
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
-        self._live = self._console.is_terminal
+        self._live = sys.stderr.isatty()
+        self._console = Console(stderr=True, force_terminal=self._live, highlight=False, soft_wrap=True)
         columns = (
             TextColumn("[bold]training[/bold]"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"),
             TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
@@ -35,7 +38,7 @@ class Journal:
         self._updates: list[Update] = []
         self._since = time.perf_counter()
         self._metrics = metrics
-        _forget(metrics, step)
+        self.measured = max((line["step"] for line in _kept(metrics, step) if line["kind"] == "valid"), default=0)
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -70,6 +73,7 @@ class Journal:
             for name, text in found.sample._asdict().items():
                 self.say(f"  {name:<12} {text}")
         self._write({"kind": "valid", "step": step, "loss": found.loss, "bleu": found.bleu})
+        self.measured = step
 
     def _summary(self, step: int) -> None:
         """The updates since the last summary, as one line."""
@@ -103,17 +107,20 @@ def _perplexity(nats: float) -> float:
     return math.exp(min(nats, 99.0))
 
 
-def _forget(metrics: Path, step: int) -> None:
-    """Takes out the lines of updates after `step`: they are about to be done again. A line cut short goes too."""
+def _kept(metrics: Path, step: int) -> list[dict[str, Any]]:
+    """The lines of updates up to `step`. The others are taken out, for these updates are about to be done again."""
     if not metrics.exists():
-        return
-    kept = [line for line in metrics.read_text("utf-8").splitlines() if (_step(line) or step + 1) <= step]
+        return []
+    lines = [line for line in map(_values, metrics.read_bytes().splitlines()) if line and line["step"] <= step]
     with whole_file(metrics, "w") as file:
-        file.writelines(line + "\n" for line in kept)
+        file.writelines(json.dumps(line) + "\n" for line in lines)
+    return lines
 
 
-def _step(line: str) -> int | None:
+def _values(line: bytes) -> dict[str, Any] | None:
+    """What a line says; None for one that was cut short."""
     try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
+        values = json.loads(line)
+    except ValueError:
         return None
+    return values if isinstance(values, dict) and {"kind", "step"} <= values.keys() else None

@@ -85,7 +85,7 @@ class Learner:
             group["lr"] = rate
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._recipe.train.clip_norm or torch.inf)
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=False)
+        self.optimizer.zero_grad()
         return Update(sums.loss, sums.nll, norm, sums.target_tokens, sums.source_tokens, rate)
 
     @torch.no_grad()

@@ -5,8 +5,10 @@ import time
 
 import torch
 
+from nmt.data import check_prepared
 from nmt.data.batches import Sampler, pack, split
 from nmt.data.shards import Shards, fingerprint
+from nmt.files import make_folder
 from nmt.model.device import pick_device, pick_precision
 from nmt.model.folder import build
 from nmt.recipe import Layout, Recipe
@@ -18,7 +20,7 @@ from nmt.training.learner import Learner
 from nmt.training.stopping import Stopping
 from nmt.training.validation import Validation
 
-CHUNK_TOKENS = {"cpu": 4096, "cuda": 32768}  # a side, at once, where the recipe leaves it to us
+CHUNK_TOKENS = {"cpu": 2048, "cuda": 32768}  # a side, at once, where the recipe leaves it to us
 
 
 def train(recipe: Recipe, device: str = "auto") -> signal.Signals | None:
@@ -28,9 +30,11 @@ def train(recipe: Recipe, device: str = "auto") -> signal.Signals | None:
     """
     training = Training(recipe, pick_device(device))
     journal = Journal(training.layout.metrics, recipe.train.steps, training.state.step, recipe.train.log_every)
-    with Stopping() as stopping, journal:
-        journal.say(training.describe())
-        training.run(journal, stopping)
+    with Stopping() as stopping:
+        with journal:
+            journal.say(training.describe())
+            training.run(journal, stopping)
+        journal.say(training.farewell(stopping.signal))
     return stopping.signal
 
 
@@ -40,6 +44,7 @@ class Training:
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
         self.recipe = recipe
         self.layout = Layout.of(recipe)
+        check_prepared(self.layout.data, recipe)
         self._shards = Shards.open(self.layout.data, "train")
         self._fingerprint = fingerprint(self.layout.data)
         tokenizers = Tokenizers.load(self.layout.data)
@@ -48,8 +53,9 @@ class Training:
         self.learner = Learner(recipe, model, device, pick_precision(recipe.train.precision, device))
         self._sampler = Sampler(self._shards, recipe.train.batch_tokens, recipe.seed)
         chosen = recipe.train.chunk_tokens
-        self._chunk_tokens = CHUNK_TOKENS.get(device.type, 4096) if chosen == "auto" else chosen
+        self._chunk_tokens = CHUNK_TOKENS.get(device.type, 2048) if chosen == "auto" else chosen
         self._validation = Validation(recipe, tokenizers, self._chunk_tokens)
+        make_folder(self.layout.checkpoints)  # refused now rather than when an hour's work is to be saved
         self._found = checkpoint.last(self.layout.checkpoints)
         self.state = State()
         if self._found:
@@ -58,18 +64,13 @@ class Training:
 
     def run(self, journal: Journal, stopping: Stopping) -> None:
         """Does the updates that are left, or as many as it may before it is to stop; the last one is saved."""
-        choices = self.recipe.train
-        while self.state.step < choices.steps and not stopping.signal:
-            self._advance(journal)
-            if self._due(choices.checkpoint_every):
+        self._measure(journal, stopping)  # the run before may have been stopped in the midst of it
+        while self.state.step < self.recipe.train.steps and self._advance(journal, stopping):
+            if self._due(self.recipe.train.checkpoint_every):
                 self._save()
-            if self._due(choices.valid_every) and not stopping.signal:
-                with journal.pause():
-                    measurement = self._validation.measure(self.learner, self.state.step)
-                journal.validation(self.state.step, measurement)
+            self._measure(journal, stopping)
         if self._saved != self.state.step:
             self._save()
-        journal.say(self._farewell(stopping.signal))
 
     def describe(self) -> str:
         """What is about to happen, in a line."""
@@ -82,14 +83,36 @@ class Training:
             f"{start}, {step:,} of {self.recipe.train.steps:,} updates done"
         )
 
-    def _advance(self, journal: Journal) -> None:
+    def farewell(self, stopped: signal.Signals | None) -> str:
+        """How it ended, in a line."""
+        step, seconds = self.state.step, self.state.seconds
+        clock = f"{int(seconds // 3600)}:{int(seconds // 60 % 60):02}:{int(seconds % 60):02}"
+        if stopped:
+            return f"stopped by {stopped.name} with {step:,} updates done and saved; run it again to go on"
+        return f"done: {step:,} updates in {clock} of training; the model comes next: nmt average"
+
+    def _advance(self, journal: Journal, stopping: Stopping) -> bool:
+        """One update; False where a signal comes before it has changed anything."""
         begun = time.perf_counter()
         step = self.state.step + 1
         pairs, cursor = self._sampler.update(self.state.cursor)
         parts = split(pairs, self._shards.lengths, self._chunk_tokens)
-        update = self.learner.update(step, [pack(self._shards, part) for part in parts])
-        journal.update(step, update)
+        sums = stopping.attempt(lambda: self.learner.gradients(step, [pack(self._shards, part) for part in parts]))
+        if sums is None:
+            return False
+        journal.update(step, self.learner.apply(step, sums))
         self.state = State(step, cursor, self.state.seconds + time.perf_counter() - begun)
+        return True
+
+    def _measure(self, journal: Journal, stopping: Stopping) -> None:
+        """Measures the valid corpus where that is due; where a signal comes, the next run does it."""
+        step = self.state.step
+        if not self._due(self.recipe.train.valid_every) or journal.measured >= step:
+            return
+        with journal.pause():
+            found = stopping.attempt(lambda: self._validation.measure(self.learner, step))
+        if found:
+            journal.validation(step, found)
 
     def _save(self) -> None:
         checkpoint.save(self.layout.checkpoints, self.learner, self.recipe, self._fingerprint, self.state)
@@ -97,10 +120,3 @@ class Training:
 
     def _due(self, every: int) -> bool:
         return self.state.step % every == 0 or self.state.step == self.recipe.train.steps
-
-    def _farewell(self, stopped: signal.Signals | None) -> str:
-        step, seconds = self.state.step, self.state.seconds
-        clock = f"{int(seconds // 3600)}:{int(seconds // 60 % 60):02}:{int(seconds % 60):02}"
-        if stopped:
-            return f"stopped by {stopped.name} after update {step:,}, which is saved; run it again to go on"
-        return f"done: {step:,} updates in {clock} of training; the model comes next: nmt average"

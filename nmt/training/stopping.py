@@ -1,10 +1,11 @@
 """Signals that ask training to stop: it leaves undone what changes nothing, saves, and leaves."""
 
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
+
+T = TypeVar("T")
 
 
 class Stopping:
@@ -27,25 +28,25 @@ class Stopping:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    @contextmanager
-    def at_once(self) -> Iterator[None]:
-        """What the block does may be left undone, however long it takes: a signal ends it where it is."""
-        self._at_once = True
+    def attempt(self, work: Callable[[], T]) -> T | None:
+        """What `work` gives; or None when a signal comes, which ends it where it is, however long it would take."""
         try:
-            if self.signal is None:
-                yield
+            try:
+                self._at_once = True
+                return None if self.signal else work()
+            finally:
+                self._at_once = False
         except _Left:
-            pass
-        finally:
-            self._at_once = False
+            return None
 
     def _note(self, number: int, _: FrameType | None) -> None:
-        if self.signal is not None and number == signal.SIGINT:
+        first = self.signal is None
+        if number == signal.SIGINT and not first:
             raise KeyboardInterrupt
         self.signal = signal.Signals(number)
-        if self._at_once:
+        if first and self._at_once:
             raise _Left
 
 
 class _Left(BaseException):
-    """Out of the block of `at_once`. As KeyboardInterrupt, no `except Exception` holds it up."""
+    """Out of what is attempted. Like KeyboardInterrupt, no `except Exception` holds it up."""

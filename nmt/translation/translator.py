@@ -14,7 +14,7 @@ from nmt.model.device import pick_device, pick_precision
 from nmt.model.folder import load
 from nmt.model.streams import Cut
 from nmt.model.transformer import Transformer
-from nmt.recipe import Decode, Recipe
+from nmt.recipe import Decode, Recipe, redecide
 from nmt.search import Settings, beam_search
 from nmt.text import Tokenizers
 
@@ -81,7 +81,7 @@ class Translator:
         Reads a window of lines ahead and sorts it by length, so memory does not grow with the input; with `at_once` it
         answers each line before it reads the next, as someone who types expects.
         """
-        choices = Decode.model_validate(self._decode.model_dump() | decode)
+        choices = redecide(self._decode, **decode)
         rest = iter(lines)
         number = 1
         while window := list(islice(rest, 1 if at_once else WINDOW * choices.batch_size)):
