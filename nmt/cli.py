@@ -54,7 +54,9 @@ app = typer.Typer(
     where R is a recipe such as recipes/quickstart.yaml: the one file that says every choice of a run.""",
 )
 
-RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="The YAML file that says every choice of the run.")]
+RecipePath = Annotated[  # that it cannot be read we say ourselves, as of any other file
+    Path, typer.Argument(metavar="RECIPE", readable=False, help="The YAML file that says every choice of the run.")
+]
 Changes = Annotated[
     list[str] | None,
     typer.Option(
@@ -118,7 +120,7 @@ def average(
 
 @app.command()
 def translate(
-    model: Annotated[Path, typer.Argument(help="A model folder, or the recipe that made it.")],
+    model: Annotated[Path, typer.Argument(readable=False, help="A model folder, or the recipe that made it.")],
     files: Annotated[list[str] | None, typer.Argument(help="Text, a sentence a line. [standard input]")] = None,
     beam: Beam = None,
     length_penalty: Penalty = None,

@@ -96,7 +96,7 @@ def read_json(path: str | Path) -> Any:
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
     except ValueError as error:  # of JSON, or of bytes that are not UTF-8
-        raise DataError(f"{path}: not whole JSON, perhaps cut short ({error}): make it again") from None
+        raise DataError(f"{path}: not whole JSON, perhaps cut short ({error})") from None
 
 
 @contextmanager

@@ -52,7 +52,10 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> ModelFolder:
     tokenizers = Tokenizers.load(folder)
     with _Undrawn():
         model = build(recipe, tokenizers)
-    set_weights(model, read_weights(folder / WEIGHTS), folder / WEIGHTS)
+    try:
+        set_weights(model, read_weights(folder / WEIGHTS), folder / WEIGHTS)
+    except ModelError as error:
+        raise ModelError(f"{error}: copy the model again, or make it with `nmt average`") from None
     return ModelFolder(recipe, tokenizers, model.to(device).eval())
 
 
@@ -78,7 +81,7 @@ def _read_recipe(folder: Path) -> Recipe:
     if not path.is_file():
         raise ModelError(f"{folder}: not a model folder, for it has no {RECIPE}: name one made by `nmt average`")
     if not path.read_bytes().endswith(END.encode()):
-        raise ModelError(f"{path}: cut short, for its last line is not {END.strip()}: copy the model again, or make it")
+        raise ModelError(f"{path}: cut short, for its last line is not {END.strip()}: copy it again")
     try:
         return recipes.load(path)
     except RecipeError as error:
@@ -118,9 +121,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 def open_weights(path: Path) -> "Iterator[safe_open]":
     """A safetensors file, to read tensor by tensor. Raises `ModelError` where it is missing or cut short."""
     try:
+        path.open("rb").close()  # safetensors would call whatever it may not read a missing file
         with safe_open(path, "pt") as file:
             yield file
-    except FileNotFoundError:
-        raise ModelError(f"{path}: there is no such file; this model is incomplete") from None
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path}: cut short, or no safetensors file ({error}); make it again") from None
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except SafetensorError as error:
+        raise ModelError(f"{path}: cut short, or no safetensors file ({error})") from None
