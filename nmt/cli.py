@@ -8,15 +8,15 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
-from nmt.errors import DataError, ModelError, NmtError, RecipeError
-from nmt.files import make_folder, output_error, whole_file
+from nmt.errors import ModelError, NmtError
+from nmt.files import output_error
 
 
 class Commands(TyperGroup):
@@ -141,9 +141,9 @@ def translate(
     folder, choices = _model(model)
     translator = Translator.load(folder, device, precision)
     choices |= _given(beam=beam, length_penalty=length_penalty, batch_size=batch_size)
-    _check_beam(n_best, choices.get("beam", translator.beam))
     typed = not files and sys.stdin.isatty()
-    lines = _watched((line for file in files or ["-"] for line in read_lines(file)), quiet=typed)
+    lines: Iterable[str] = (line for file in files or ["-"] for line in read_lines(file))
+    lines = lines if typed else _watched(lines)
     for number, best in enumerate(translator.stream(lines, n_best, at_once=typed, **choices)):
         texts = [t.text for t in best] if n_best == 1 else [f"{number} ||| {t.text} ||| {t.score:.4f}" for t in best]
         sys.stdout.write("".join(text + "\n" for text in texts))
@@ -180,17 +180,26 @@ def score(
     """
     how = {"tokenize": tokenize, "lowercase": lowercase}
     if reference:
-        reports = {"": _score_files(reference, hypotheses, how)}
+        scored: Scored = [("files", _score_files(reference, hypotheses, how), [])]
+    elif len(hypotheses) > 1:
+        raise NmtError("several files to score need --reference FILE; without it, name one recipe")
     else:
-        if len(hypotheses) > 1:
-            raise NmtError("several files to score need --reference FILE; without it, name one recipe")
         choices = _given(beam=beam, length_penalty=length_penalty)
-        reports = _score_recipe(Path(hypotheses[0]), changes or [], how, show, choices, device, precision)
+        scored = _score_recipe(Path(hypotheses[0]), changes or [], how, show, choices, device, precision)
     if as_json:
-        print(json.dumps({name or "files": report.to_json() for name, report in reports.items()}, indent=2))
+        values = {
+            name: report.to_json() | ({"samples": samples} if samples else {}) for name, report, samples in scored
+        }
+        print(json.dumps(values, indent=2, ensure_ascii=False))
         return
-    for name, report in reports.items():
-        print(*([f"{name}:"] if name else []), *report.lines(), sep="\n")
+    for name, report, samples in scored:
+        for sample in samples:
+            print(*(f"{kind:<12} {text}" for kind, text in sample.items()), "", sep="\n")
+        print(*([] if reference else [f"{name}:"]), *report.lines(), sep="\n")
+
+
+Scored = list[tuple[str, Any, list[dict[str, str]]]]
+"""For each test set its name, a `Report`, and samples of its translation."""
 
 
 def _score_files(references: list[str], hypotheses: list[str], how: dict[str, Any]) -> Any:
@@ -205,32 +214,17 @@ def _score_files(references: list[str], hypotheses: list[str], how: dict[str, An
 
 def _score_recipe(
     path: Path, changes: list[str], how: dict[str, Any], show: int, choices: dict[str, Any], device: str, precision: str
-) -> dict[str, Any]:
+) -> Scored:
     from nmt import recipe as recipes
     from nmt.evaluation import score
-    from nmt.text import read_pairs
-    from nmt.translation import Translator
+    from nmt.translation import Translator, translate_test_sets
 
     recipe = recipes.load(path, changes)
-    layout, data = recipes.Layout.of(recipe), recipe.data
-    if not data.test:
-        raise RecipeError(f"{path}: data.test: must name a test set to score, as in test: {{newstest: PREFIX}}")
-    translator = Translator.load(layout.model, device, precision)
-    choices = recipe.decode.model_dump() | choices
-    reports = {}
-    for name, corpus in data.test.items():
-        pairs = list(read_pairs(corpus, data.source, data.target))
-        if not pairs:
-            raise DataError(f"data.test.{name}: the corpus is empty: there is nothing to score")
-        sources = _watched((source for source, _ in pairs), total=len(pairs), what=f"translating {name}")
-        translations = translator.translate(sources, **choices)
-        make_folder(layout.translations)
-        with whole_file(layout.translations / f"{name}.{data.target}", "w") as file:
-            file.writelines(line + "\n" for line in translations)
-        reports[name] = score([reference for _, reference in pairs], {recipe.run: translations}, **how)
-        for i in range(0, len(pairs), max(1, len(pairs) // show)) if show else ():
-            print(f"\nsource       {pairs[i][0]}\nreference    {pairs[i][1]}\ntranslation  {translations[i]}")
-    return reports
+    translator = Translator.load(recipes.Layout.of(recipe).model, device, precision)
+    return [
+        (test.name, score(test.references, {recipe.run: test.translations}, **how), test.samples(show))
+        for test in translate_test_sets(recipe, translator, _watched, **choices)
+    ]
 
 
 def _model(path: Path) -> tuple[Path, dict[str, Any]]:
@@ -249,19 +243,13 @@ def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _check_beam(n_best: int, beam: int) -> None:
-    if n_best > beam:
-        raise NmtError(f"--n-best {n_best}: a beam of {beam} finds at most {beam} translations; add --beam {n_best}")
-
-
-def _watched(
-    lines: Iterable[str], quiet: bool = False, total: int | None = None, what: str = "translating"
-) -> Iterator[str]:
-    """The lines, with a bar on standard error where that is a terminal that nothing else writes to."""
+def _watched(lines: Iterable[str], total: int | None = None, what: str = "translating") -> Iterable[str]:
+    """The lines, with a bar on standard error where that is a terminal."""
     from tqdm import tqdm
 
-    alone = sys.stderr.isatty() and not quiet
-    return iter(tqdm(lines, what, total, unit=" lines", disable=not alone, smoothing=0.1, dynamic_ncols=True))
+    hidden = not sys.stderr.isatty()
+    bar: Iterable[str] = tqdm(lines, what, total, unit=" lines", disable=hidden, smoothing=0.1, dynamic_ncols=True)
+    return bar
 
 
 def main() -> None:

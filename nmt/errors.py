@@ -34,7 +34,7 @@ class CheckpointError(NmtError):
 
 
 class DeviceError(NmtError):
-    """A device that is absent, out of memory, or cannot do what is asked of it."""
+    """A device that is absent, or cannot do what is asked of it."""
 
 
 class OutputError(NmtError):

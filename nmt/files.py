@@ -1,7 +1,8 @@
 """Files that appear whole or not at all.
 
 Everything `nmt` keeps is written beside its final place, forced to disk and renamed, so that a crash, a full
-disk or Ctrl-C leaves either the old file or the new one, never half of one.
+disk or Ctrl-C never leaves half of one. A file is the old or the new one at every moment; a folder, which cannot be
+renamed over another, is for an instant neither.
 """
 
 import errno

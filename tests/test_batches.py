@@ -110,8 +110,8 @@ def test_chunks_hold_the_pairs_of_their_update_within_their_size(chunk_tokens: i
 def test_packed_streams_hold_each_sentence_with_its_ends() -> None:
     chunk = pack(Pairs([2, 1], [1, 3]), [0, 1])  # type: ignore[arg-type]
     assert chunk.source.tolist() == [10, 11, EOS, 10, EOS]
-    assert chunk.target_in.tolist() == [BOS, 50, BOS, 50, 51, 52]
-    assert chunk.target_out.tolist() == [50, EOS, 50, 51, 52, EOS]
+    assert chunk.decoder_input.tolist() == [BOS, 50, BOS, 50, 51, 52]
+    assert chunk.labels.tolist() == [50, EOS, 50, 51, 52, EOS]
     assert (chunk.source_lengths.tolist(), chunk.target_lengths.tolist()) == ([3, 2], [2, 4])
     stream, lengths = pack_sources([[10, 11], [10]])
     assert (stream.tolist(), lengths.tolist()) == (chunk.source.tolist(), [3, 2])

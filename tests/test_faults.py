@@ -167,7 +167,7 @@ BAD = {
     "a GPU beyond the last": (nothing, "translate run/model --device cuda:99", r"cuda:99: this machine has .*"),
     "no such precision": (nothing, "translate run/model --precision fp8", r"no precision is called 'fp8': use .*"),
     "more translations than hypotheses": (
-        nothing, "translate run/model --n-best 5", r"--n-best 5: a beam of 4 finds at most 4 translations; add --beam 5"
+        nothing, "translate run/model --n-best 5", r"5 translations a line are more than a beam of 4 finds: .*"
     ),
     "a penalty that is no number": (
         nothing, "translate run/model valid.en --length-penalty inf",
@@ -186,7 +186,7 @@ BAD = {
         r"there is no tokenization '14a'; choose from .*13a.*",
     ),
     "no test set": (
-        nothing, "score recipe.yaml --set data.test={}", r"recipe\.yaml: data\.test: must name a test set.*"
+        nothing, "score recipe.yaml --set data.test={}", r"data\.test: must name a test set.*"
     ),
     "a run folder that is a file": (
         write("in-the-way", b""), "prepare recipe.yaml --set run=in-the-way",

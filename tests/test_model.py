@@ -207,10 +207,36 @@ def test_dropout_thins_and_scales_by_its_probability() -> None:
 
 @pytest.mark.gpu
 def test_the_variable_length_kernel_agrees_with_the_padded_view() -> None:
+    """Forward and backward, for heads that the kernel takes (width 8) and those that it does not (width 4)."""
+    for heads in (4, 8):
+        model = small(heads=heads)
+        plain = on_device(model, "cpu", torch.float32)
+        for ours, expected in zip(on_device(model, "cuda", torch.bfloat16), plain, strict=True):
+            assert (ours - expected).norm() < 0.05 * expected.norm()
+
+
+def on_device(model: Transformer, device: str, precision: torch.dtype) -> list[Tensor]:
+    """The states of `streams`, and the gradient of their squares in the first layer of the encoder."""
     source, source_cut, target, target_cut = streams()
-    model = small()
-    expected = model(source, source_cut, target, target_cut)
-    cuts = (Cut.of(cut.lengths, "cuda") for cut in (source_cut, target_cut))
-    with torch.autocast("cuda", torch.bfloat16):
-        states = model.cuda()(source.cuda(), next(cuts), target.cuda(), next(cuts))
-    torch.testing.assert_close(states.float().cpu(), expected, atol=0.1, rtol=0.05)
+    model.to(device).zero_grad()
+    cuts = [Cut.of(cut.lengths, device) for cut in (source_cut, target_cut)]
+    with torch.autocast(device, precision, enabled=precision != torch.float32):
+        states = model(source.to(device), cuts[0], target.to(device), cuts[1])
+    states.float().square().sum().backward()
+    grad = model.encoder.layers[0].self_attention.inputs.weight.grad
+    return [states.detach().float().cpu(), grad.float().cpu()]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_stepping_on_a_gpu_is_teacher_forcing(precision: torch.dtype) -> None:
+    model = small().cuda()
+    source, source_cut, _, _ = streams()
+    target = torch.randint(4, VOCABULARY, (len(source_cut.lengths), 20), device="cuda")
+    cut = Cut.of(source_cut.lengths, "cuda")
+    with torch.inference_mode(), torch.autocast("cuda", precision, enabled=precision != torch.float32):
+        whole = model(source.cuda(), cut, target.flatten(), Cut.of(np.full(len(target), 20), "cuda"))
+        expected = model.logits(whole).view(len(target), 20, -1)
+        decoding = Decoding(model, source.cuda(), cut)
+        stepped = torch.stack([decoding.step(target[:, i]) for i in range(20)], 1)
+    assert (stepped - expected).norm() < (1e-4 if precision == torch.float32 else 0.05) * expected.norm()

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from nmt.data import Manifest, Shards, encoding, fingerprint, prepare
-from nmt.data.encoding import Chunk, Encoder
-from nmt.data.shards import Packed, PackedPairs, ShardWriter, SplitRecord
+from nmt.data.encoding import Block, PairEncoder
+from nmt.data.shards import ShardWriter, SplitRecord, Stream, StreamPair
 from nmt.errors import DataError, NmtError, OutputError
 from nmt.recipe import Recipe, loads
 from nmt.text import Tokenizers, one_line, read_pairs
@@ -116,8 +116,8 @@ def test_lengths_are_those_of_the_pairs_and_add_up_to_the_manifests_count() -> N
     )
 
 
-def packed(sentences: list[list[int]]) -> Packed:
-    return Packed(np.array(list(chain(*sentences)), np.uint16), np.array([len(ids) for ids in sentences], np.int32))
+def packed(sentences: list[list[int]]) -> Stream:
+    return Stream(np.array(list(chain(*sentences)), np.uint16), np.array([len(ids) for ids in sentences], np.int32))
 
 
 def test_shards_are_small_and_read_as_if_they_were_one(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_shards_are_small_and_read_as_if_they_were_one(tmp_path: Path) -> None:
     sentences = [[10 + n] * (n % 4 + 1) for n in range(20)]
     for start in range(0, 20, 2):
         part = packed(sentences[start : start + 2])
-        writer.add(PackedPairs(part, part))
+        writer.add(StreamPair(part, part))
     records = writer.close()
     assert len(records) > 5
     assert all(shard.pairs <= 4 and shard.source_tokens <= 9 for shard in records)
@@ -141,22 +141,22 @@ def test_large_vocabularies_have_room_for_their_ids() -> None:
         def encode(self, lines: list[str]) -> list[list[int]]:
             return [[69_999] for _ in lines]
 
-    encoded = Encoder(Tokenizers(Large(), Large()))(Chunk(0, [("a", "b")], None))  # type: ignore[arg-type]
+    encoded = PairEncoder(Tokenizers(Large(), Large()))(Block(0, [("a", "b")], None))  # type: ignore[arg-type]
     assert encoded.kept.source.tokens.tolist() == [69_999]
 
 
 def test_the_number_of_workers_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nmt.data.encoding.CHUNK_PAIRS", 7)
+    monkeypatch.setattr("nmt.data.encoding.BLOCK_PAIRS", 7)
     run(workers=1)
     alone = contents()
     prepare(recipe(), workers=2, force=True, report=Told())
     assert contents() == alone
 
 
-def test_long_lines_make_small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nmt.data.encoding.CHUNK_CHARACTERS", 100)
-    chunks = list(encoding.chunks(3, [("a" * 60, "b")] * 5, None))
-    assert [len(chunk.pairs) for chunk in chunks] == [2, 2, 1]
+def test_long_lines_make_small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nmt.data.encoding.BLOCK_CHARACTERS", 100)
+    blocks = list(encoding.blocks(3, [("a" * 60, "b")] * 5, None))
+    assert [len(block.pairs) for block in blocks] == [2, 2, 1]
 
 
 # What is dropped
@@ -357,17 +357,17 @@ def test_an_input_that_changes_while_it_is_read_is_told() -> None:
 def test_a_worker_that_dies_is_told_and_nobody_waits_for_it() -> None:
     run()
 
-    def chunks() -> Iterator[Chunk]:
-        yield Chunk(0, [("a", "b")], None)
+    def blocks() -> Iterator[Block]:
+        yield Block(0, [("a", "b")], None)
         for worker in multiprocessing.active_children():
             os.kill(worker.pid or 0, signal.SIGKILL)
-        yield Chunk(0, [("a", "b")], None)
+        yield Block(0, [("a", "b")], None)
 
     with (
         pytest.raises(NmtError, match=r"a worker process died \(exit code -9\)"),
         encoding.encoding(Path("run/data"), 2) as encode,
     ):
-        list(encode(chunks()))
+        list(encode(blocks()))
 
 
 KILLED = f"""

@@ -13,6 +13,7 @@ from nmt.errors import CheckpointError
 from nmt.model.folder import read_weights
 from nmt.recipe import Recipe
 from nmt.training import average, train
+from nmt.training.learner import Sums
 from nmt.training.loop import Training
 from nmt.training.loss import cross_entropy
 from nmt.training.schedule import learning_rate
@@ -66,7 +67,7 @@ def assert_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None
 def test_the_loss_and_its_gradient_are_torchs_own(
     smoothing: float, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nmt.training.loss.BLOCK_NUMBERS", block)
+    monkeypatch.setattr("nmt.training.loss.BLOCK_NUMBERS", {"cpu": block})
     torch.manual_seed(1)
     states = torch.randn(23, 16, requires_grad=True)
     projection = torch.randn(37, 16, requires_grad=True)
@@ -93,11 +94,13 @@ def test_the_learning_rate_is_the_papers() -> None:
 def test_a_stopped_and_resumed_training_is_the_undisturbed_one_to_the_bit(text: Path, tmp_path: Path) -> None:
     undisturbed = prepared(text, tmp_path / "whole")
     train(undisturbed, "cpu")
-    stopped = prepared(text, tmp_path / "parts", "train.steps=100")
-    train(stopped, "cpu")
-    torch.manual_seed(12345)  # a new process begins anywhere
-    train(recipes.loads(RECIPE.format(run=tmp_path / "parts", text=text)), "cpu")
-    assert_equal(final_weights(undisturbed), final_weights(stopped))
+    for steps in (100, 170):  # where a checkpoint is due, and where none is
+        train(prepared(text, tmp_path / "parts", f"train.steps={steps}"), "cpu")
+        torch.manual_seed(steps)  # a new process begins anywhere
+    resumed = prepared(text, tmp_path / "parts")
+    train(resumed, "cpu")
+    assert_equal(final_weights(undisturbed), final_weights(resumed))
+    assert_equal(*(read_weights(average(recipe) / "model.safetensors") for recipe in (undisturbed, resumed)))
 
 
 def test_another_seed_trains_another_model(text: Path, tmp_path: Path) -> None:
@@ -175,8 +178,42 @@ def test_only_the_last_checkpoints_are_kept(text: Path, tmp_path: Path) -> None:
     assert names == ["step-00000004", "step-00000006", "step-00000007"]
 
 
+def test_other_validation_text_is_no_other_training(text: Path, tmp_path: Path) -> None:
+    for steps, lines in ((2, 10), (4, 20)):
+        for language in ("en", "de"):
+            whole = Path(f"{text}.{language}").read_text("utf-8").splitlines(keepends=True)
+            (tmp_path / f"valid.{language}").write_text("".join(whole[:lines]), "utf-8")
+        recipe = prepared(
+            text, tmp_path / "run", f"train.steps={steps}", f"data.valid={tmp_path}/valid", "train.checkpoint_every=2"
+        )
+        train(recipe, "cpu")
+    assert len(list(Path(recipe.run, "checkpoints").iterdir())) == 2
+
+
+def test_an_overflowing_gradient_norm_is_not_spread_over_the_gradients(text: Path, tmp_path: Path) -> None:
+    learner = Training(prepared(text, tmp_path / "run"), torch.device("cpu")).learner
+    for parameter in learner.model.parameters():
+        parameter.grad = torch.full_like(parameter, 3e38)
+    nothing = torch.zeros(())
+    learner.apply(1, Sums(nothing, nothing, 1, 1))
+    assert not any(parameter.isnan().any() for parameter in learner.model.parameters())
+
+
 def test_a_checkpoint_of_another_recipe_is_refused_with_the_keys_that_differ(text: Path, tmp_path: Path) -> None:
     train(prepared(text, tmp_path / "run", "train.steps=2"), "cpu")
     changed = prepared(text, tmp_path / "run", "train.steps=4", "model.dropout=0.3", "decode.beam=2")
     with pytest.raises(CheckpointError, match=r"made by another recipe: model\.dropout was 0\.2, now 0\.3\."):
         train(changed, "cpu")
+
+
+@pytest.mark.gpu
+def test_a_training_on_a_gpu_resumes_and_learns(text: Path, tmp_path: Path) -> None:
+    changes = ["model.d_model=32", "model.dropout=0.0", "train.schedule.warmup=100", "train.schedule.scale=0.5"]
+    for steps in (150, 300):
+        recipe = prepared(text, tmp_path / "run", *changes, f"train.steps={steps}")
+        train(recipe, "cuda")
+    from nmt import Translator
+
+    sources, references = (Path(f"{text}.{language}").read_text("utf-8").splitlines() for language in ("en", "de"))
+    translations = Translator.load(average(recipe), "cuda").translate(sources)
+    assert sum(a == b for a, b in zip(translations, references, strict=True)) >= 0.9 * len(references)

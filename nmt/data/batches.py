@@ -28,20 +28,20 @@ class Cursor(NamedTuple):
 class Chunk(NamedTuple):
     """Some pairs as packed streams: what one forward and backward pass sees.
 
-    source: [Ts] ids, each sentence ending in EOS. target_in: [Tt] what the decoder is fed, each sentence beginning with
-    BOS. target_out: [Tt] what it must say next, each ending in EOS. The lengths [S] cut both streams.
+    source: [Ts] ids, each sentence ending in EOS. decoder_input: [Tt] what the decoder is fed, each sentence beginning
+    with BOS. labels: [Tt] what it must say next, each ending in EOS. The lengths [S] cut both streams.
     """
 
     source: Ids
     source_lengths: Ids
-    target_in: Ids
-    target_out: Ids
+    decoder_input: Ids
+    labels: Ids
     target_lengths: Ids
 
     @property
     def target_tokens(self) -> int:
         """Tt: the tokens that carry loss."""
-        return len(self.target_out)
+        return len(self.labels)
 
 
 class Sampler:
@@ -53,7 +53,7 @@ class Sampler:
 
     def __init__(self, shards: Shards, batch_tokens: int, seed: int) -> None:
         source, target = shards.lengths
-        self._lengths = np.maximum(source, target) + 1, source + 1, target + 1  # with EOS
+        self._lengths = source + 1, target + 1  # with EOS
         self._tokens = batch_tokens
         self._seed = seed
         self._order: tuple[int, Ids] = -1, np.empty(0, np.int64)
@@ -65,7 +65,7 @@ class Sampler:
         while True:
             order = self._permutation(cursor.epoch)
             ahead = order[cursor.taken : cursor.taken + self._tokens]
-            ends = np.stack([self._lengths[1][ahead], self._lengths[2][ahead]]).cumsum(1)
+            ends = np.stack([side[ahead] for side in self._lengths]).cumsum(1)
             fits = int(np.searchsorted((ends > room[:, None]).any(0), True))
             if not fits and not parts:
                 fits = 1  # one pair larger than the whole budget is an update of its own

@@ -12,17 +12,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nmt.data.shards import Packed, PackedPairs
+from nmt.data.shards import Stream, StreamPair
 from nmt.errors import NmtError
 from nmt.recipe import Data
 from nmt.text import Tokenizer, Tokenizers, reason_to_drop
 from nmt.text.corpora import Pair
 
-CHUNK_PAIRS = 2_000
-CHUNK_CHARACTERS = 1_000_000  # bounds the memory of a chunk where lines are long
+BLOCK_PAIRS = 2_000
+BLOCK_CHARACTERS = 1_000_000  # bounds the memory of a block where lines are long
 
 
-class Chunk(NamedTuple):
+class Block(NamedTuple):
     """Some pairs in a row of corpus number `corpus`; `data` says which to drop (None: only empty ones)."""
 
     corpus: int
@@ -31,76 +31,76 @@ class Chunk(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """What became of a chunk of `read` pairs: those kept, and the number dropped for each reason."""
+    """What became of a block of `read` pairs: those kept, and the number dropped for each reason."""
 
     corpus: int
     read: int
-    kept: PackedPairs
+    kept: StreamPair
     dropped: Counter[str]
 
 
-class Encoder:
-    """Encodes chunks, and drops the pairs that are not worth keeping."""
+class PairEncoder:
+    """Encodes blocks, and drops the pairs that are not worth keeping."""
 
     def __init__(self, tokenizers: Tokenizers) -> None:
         self._tokenizers = tokenizers
 
-    def __call__(self, chunk: Chunk) -> Encoded:
-        """The pairs of a chunk as token ids."""
+    def __call__(self, block: Block) -> Encoded:
+        """The pairs of a block as token ids."""
         source, target = (
             tokenizer.encode(lines)
-            for tokenizer, lines in zip(self._tokenizers, zip(*chunk.pairs, strict=True), strict=True)
+            for tokenizer, lines in zip(self._tokenizers, zip(*block.pairs, strict=True), strict=True)
         )
-        reasons = [reason_to_drop(len(a), len(b), chunk.data) for a, b in zip(source, target, strict=True)]
+        reasons = [reason_to_drop(len(a), len(b), block.data) for a, b in zip(source, target, strict=True)]
         kept = (
             _packed(tokenizer, [ids for ids, reason in zip(side, reasons, strict=True) if reason is None])
             for tokenizer, side in zip(self._tokenizers, (source, target), strict=True)
         )
-        return Encoded(chunk.corpus, len(reasons), PackedPairs(*kept), Counter(filter(None, reasons)))
+        return Encoded(block.corpus, len(reasons), StreamPair(*kept), Counter(filter(None, reasons)))
 
 
-Encode = Callable[[Iterable[Chunk]], Iterator[Encoded]]
+Encode = Callable[[Iterable[Block]], Iterator[Encoded]]
 
 
-def chunks(corpus: int, pairs: Iterable[Pair], data: Data | None) -> Iterator[Chunk]:
-    """The pairs of a corpus, cut into chunks: always at the same places, however many workers there are."""
+def blocks(corpus: int, pairs: Iterable[Pair], data: Data | None) -> Iterator[Block]:
+    """The pairs of a corpus, cut into blocks: always at the same places, however many workers there are."""
     held: list[Pair] = []
     characters = 0
     for pair in pairs:
         held.append(pair)
         characters += len(pair[0]) + len(pair[1])
-        if len(held) == CHUNK_PAIRS or characters >= CHUNK_CHARACTERS:
-            yield Chunk(corpus, held, data)
+        if len(held) == BLOCK_PAIRS or characters >= BLOCK_CHARACTERS:
+            yield Block(corpus, held, data)
             held, characters = [], 0
     if held:
-        yield Chunk(corpus, held, data)
+        yield Block(corpus, held, data)
 
 
 @contextmanager
 def encoding(folder: Path, workers: int) -> Iterator[Encode]:
-    """Gives the function that encodes chunks, in their order, with the tokenizers in `folder`.
+    """Gives the function that encodes blocks, in their order, with the tokenizers in `folder`.
 
-    With one worker that is done in this process. A chunk is read only when a worker is about to be free for it,
+    With one worker that is done in this process. A block is read only when a worker is about to be free for it,
     so memory is bounded. Raises `NmtError` when a worker dies.
     """
     if workers == 1:
-        encoder = Encoder(Tokenizers.load(folder))
-        yield lambda chunks: map(encoder, chunks)
+        encoder = PairEncoder(Tokenizers.load(folder))
+        yield lambda blocks: map(encoder, blocks)
         return
     with ExitStack() as stack:
         staff = []
         for _ in range(workers):
             staff.append(_Worker(folder))
             stack.callback(staff[-1].stop)
-        yield lambda chunks: _in_order(staff, chunks)
+        yield lambda blocks: _in_order(staff, blocks)
 
 
-def _in_order(staff: list["_Worker"], chunks: Iterable[Chunk]) -> Iterator[Encoded]:
+def _in_order(staff: list["_Worker"], blocks: Iterable[Block]) -> Iterator[Encoded]:
     """Chunks are dealt out in turn and collected in turn, so that their order keeps itself."""
     busy: deque[_Worker] = deque()
-    for chunk, worker in zip(chunks, cycle(staff), strict=False):
+    for block, worker in zip(blocks, cycle(staff), strict=False):
         done = busy.popleft().collect() if len(busy) == len(staff) else None
-        worker.give(chunk)
+        worker.give(block)
         busy.append(worker)
         if done:
             yield done
@@ -109,7 +109,7 @@ def _in_order(staff: list["_Worker"], chunks: Iterable[Chunk]) -> Iterator[Encod
 
 
 class _Worker:
-    """A process that encodes one chunk at a time.
+    """A process that encodes one block at a time.
 
     We talk through a pipe that nobody else holds: when either of us dies, the other reads its end and knows.
     """
@@ -122,15 +122,15 @@ class _Worker:
         self._process.start()
         end.close()
 
-    def give(self, chunk: Chunk) -> None:
-        """Hands over a chunk; the last one must have been collected."""
+    def give(self, block: Block) -> None:
+        """Hands over a block; the last one must have been collected."""
         try:
-            self._pipe.send(chunk)
+            self._pipe.send(block)
         except OSError:
             raise self._death() from None
 
     def collect(self) -> Encoded:
-        """Waits for what became of the chunk."""
+        """Waits for what became of the block."""
         try:
             encoded: Encoded = self._pipe.recv()
         except (EOFError, OSError):
@@ -152,13 +152,13 @@ class _Worker:
 def _work(folder: Path, pipe: Connection) -> None:
     """The life of a worker: it ends when the pipe does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends us
-    encode = Encoder(Tokenizers.load(folder))
+    encode = PairEncoder(Tokenizers.load(folder))
     with suppress(EOFError, OSError):
         while True:
             pipe.send(encode(pipe.recv()))
 
 
-def _packed(tokenizer: Tokenizer, sentences: list[list[int]]) -> Packed:
+def _packed(tokenizer: Tokenizer, sentences: list[list[int]]) -> Stream:
     """The smallest type that holds every id is used: it is what fills the disk, and the memory of workers."""
     kind = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
-    return Packed(np.fromiter(chain.from_iterable(sentences), kind), np.fromiter(map(len, sentences), np.int32))
+    return Stream(np.fromiter(chain.from_iterable(sentences), kind), np.fromiter(map(len, sentences), np.int32))

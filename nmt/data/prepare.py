@@ -11,11 +11,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from nmt.data.changes import choices, is_same, reason_to_prepare, record_input
-from nmt.data.encoding import Chunk, Encode, chunks, encoding
+from nmt.data.encoding import Block, Encode, blocks, encoding
 from nmt.data.shards import FILES, FORMAT, CorpusRecord, Manifest, ShardWriter, SplitRecord, record_files
 from nmt.errors import DataError
 from nmt.files import make_folder, whole_folder
-from nmt.recipe import Recipe
+from nmt.recipe import Layout, Recipe
 from nmt.text import Corpus, Tokenizer, Tokenizers, locate, train_tokenizer
 from nmt.text.cleaning import LENGTH_RATIO, TOO_LONG
 from nmt.text.corpora import Pair
@@ -37,7 +37,7 @@ def prepare(recipe: Recipe, *, workers: int | None = None, force: bool = False, 
     Raises `DataError` for text that cannot be used, `OutputError` for a folder that cannot be written, and
     `NmtError` for a worker that dies; what was prepared before then stays as it was.
     """
-    folder = Path(recipe.run) / "data"
+    folder = Layout.of(recipe).data
     splits = _locate(recipe)
     files = [path for corpora in splits.values() for corpus in corpora for path in corpus.files]
     reason = "as told" if force else reason_to_prepare(folder, recipe, files)
@@ -138,11 +138,11 @@ class _Preparation:
             raise DataError(f"data.{split}: no pair is left of the {sum(counts):,} read from {corpora[0].name}")
         return SplitRecord(corpora=records, shards=shards)
 
-    def _chunks(self, split: str) -> Iterator[Chunk]:
+    def _chunks(self, split: str) -> Iterator[Block]:
         limits = self.recipe.data if split == "train" else None
         for number, corpus in enumerate(self.splits[split]):
             pairs = _shown(corpus.pairs(), f"encoding {corpus.name}", self.pairs.get(corpus))
-            yield from chunks(number, pairs, limits)
+            yield from blocks(number, pairs, limits)
 
     def _account(self, record: CorpusRecord) -> str:
         """What was read from a corpus and what was dropped, in a line."""

@@ -29,18 +29,18 @@ SIDES = ("source", "target")
 MEND = "run `nmt prepare` again"
 
 
-class Packed(NamedTuple):
+class Stream(NamedTuple):
     """Sentences of one side laid end to end: all their ids, and the length of each."""
 
     tokens: np.ndarray
     lengths: np.ndarray
 
 
-class PackedPairs(NamedTuple):
+class StreamPair(NamedTuple):
     """Sentence pairs: as many sentences on either side, the n-th of one translating the n-th of the other."""
 
-    source: Packed
-    target: Packed
+    source: Stream
+    target: Stream
 
 
 class _Record(BaseModel):
@@ -139,11 +139,11 @@ class ShardWriter:
     def __init__(self, folder: Path, split: str, pairs: int = SHARD_PAIRS, tokens: int = SHARD_TOKENS) -> None:
         self._folder, self._split = folder, split
         self._limits = np.array([pairs, tokens, tokens])
-        self._parts: list[PackedPairs] = []
+        self._parts: list[StreamPair] = []
         self._held = np.zeros(3, np.int64)
         self._shards: list[ShardRecord] = []
 
-    def add(self, part: PackedPairs) -> None:
+    def add(self, part: StreamPair) -> None:
         """Appends pairs, in order."""
         size = np.array([len(part.source.lengths), len(part.source.tokens), len(part.target.tokens)])
         if self._parts and (self._held + size > self._limits).any():
@@ -160,7 +160,7 @@ class ShardWriter:
     def _write(self) -> None:
         name = f"{self._split}-{len(self._shards):05d}"
         for side in SIDES:
-            parts: list[Packed] = [getattr(part, side) for part in self._parts]
+            parts: list[Stream] = [getattr(part, side) for part in self._parts]
             lengths = np.concatenate([part.lengths for part in parts])
             offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
             tokens, starts = _files(self._folder, name, side)
@@ -217,8 +217,9 @@ class _Sentences:
 
 
 def fingerprint(folder: str | Path) -> str:
-    """What tells prepared text apart: equal for equal tokenizers and shards, whenever and wherever made."""
-    files = {name: record.sha256 for name, record in Manifest.load(folder).files.items()}
+    """What tells training data apart: equal for equal tokenizers and shards, whenever and wherever made."""
+    records = Manifest.load(folder).files.items()
+    files = {name: record.sha256 for name, record in records if not name.startswith("valid-")}
     return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
 

@@ -50,7 +50,7 @@ class Packed:
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q [Tq, H, K], k and v [Tk, H, K]; gives [Tq, H, K]."""
-        if q.is_cuda and q.dtype in (torch.bfloat16, torch.float16):
+        if _kernel_takes(q):
             return self._varlen(q, k, v)
         heads = q.shape[1]
         queries, keys = self.queries.grid(heads), self.keys.grid(heads)
@@ -76,6 +76,13 @@ class Packed:
         else:
             seen = self.keys.filled[:, None, :]
         return torch.zeros(seen.shape, device=seen.device).masked_fill(~seen, -math.inf)
+
+
+def _kernel_takes(q: Tensor) -> bool:
+    """Whether CUDA's variable-length kernel can work with such queries [T, H, K]; else they go the padded way."""
+    if not q.is_cuda or q.dtype != torch.bfloat16:
+        return False
+    return q.shape[-1] % 8 == 0 and q.shape[-1] <= 256 and torch.cuda.get_device_capability(q.device) >= (8, 0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,23 +11,19 @@ from nmt.model.streams import Cut
 from nmt.model.transformer import KeysValues, Transformer
 
 
-class Past:
-    """The keys and values [R, H, L, K] of one layer's tokens so far, in memory that doubles when it is full."""
+class KeyValueCache:
+    """The keys and values [R, H, L, K] of one layer's tokens so far."""
 
     def __init__(self) -> None:
-        self.length = 0
         self._kept: KeysValues | None = None
 
     def __call__(self, k: Tensor, v: Tensor) -> KeysValues:
         """Adds those of one more token [R, H, K]; gives all of them, [R, H, L, K]."""
-        if self._kept is None:
-            self._kept = _room(k, 16), _room(v, 16)
-        elif self.length == self._kept[0].shape[2]:
-            self._kept = _doubled(self._kept[0]), _doubled(self._kept[1])
-        self._kept[0][:, :, self.length] = k
-        self._kept[1][:, :, self.length] = v
-        self.length += 1
-        return self._kept[0][:, :, : self.length], self._kept[1][:, :, : self.length]
+        new = k[:, :, None], v[:, :, None]
+        if self._kept is not None:
+            new = torch.cat([self._kept[0], new[0]], 2), torch.cat([self._kept[1], new[1]], 2)
+        self._kept = new
+        return new
 
     def select(self, rows: Tensor) -> None:
         """Goes on with these rows [R'] only, in this order; a row may be taken more than once."""
@@ -48,32 +44,24 @@ class Decoding:
             for k, v in model.decoder.sources(states)
         ]
         self._mask = torch.zeros(cut.filled.shape, device=source.device).masked_fill(~cut.filled, -torch.inf)[:, None]
-        self._pasts = [Past() for _ in model.decoder.layers]
+        self._caches = [KeyValueCache() for _ in model.decoder.layers]
+        self._length = 0
 
     def step(self, tokens: Tensor) -> Tensor:
         """Logits [R, V] of what follows once each of the R hypotheses has got this token [R]."""
-        decoder, length = self._model.decoder, self._pasts[0].length
+        decoder, length = self._model.decoder, self._length
+        self._length += 1
         x = decoder.embedding(tokens, torch.full_like(tokens, length), length + 1)
-        states = decoder(x, Rows(), self._sources, Rows(self._mask), self._pasts)
+        states = decoder(x, Rows(), self._sources, Rows(self._mask), self._caches)
         return self._model.logits(states)
 
     def select(self, rows: Tensor, sentences: Tensor | None = None) -> None:
         """Goes on with these rows [R'] of the R hypotheses, and, if given, with these sentences [N'] only."""
-        for past in self._pasts:
-            past.select(rows)
+        for cache in self._caches:
+            cache.select(rows)
         if sentences is not None:
             self._sources = [(k.index_select(0, sentences), v.index_select(0, sentences)) for k, v in self._sources]
             self._mask = self._mask.index_select(0, sentences)
-
-
-def _room(x: Tensor, length: int) -> Tensor:
-    """Room for `length` tokens of [R, H, K]."""
-    return x.new_empty(x.shape[0], x.shape[1], length, x.shape[2])
-
-
-def _doubled(x: Tensor) -> Tensor:
-    """x [R, H, L, K] with room for as many tokens again."""
-    return torch.cat([x, torch.empty_like(x)], 2)
 
 
 def _apart(x: Tensor, sentences: int) -> Tensor:

@@ -101,12 +101,12 @@ class Grid:
         out: Tensor = _Unpad.apply(x, self)
         return out
 
-    def scatter(self, x: Tensor) -> Tensor:
+    def padded(self, x: Tensor) -> Tensor:
         """`pad`, outside autograd."""
         rows = x.reshape(-1, x.shape[-1]).index_select(0, self.to_grid)
         return rows.index_fill_(0, self.empty, 0).view(-1, self.length, x.shape[-1])
 
-    def gather(self, x: Tensor) -> Tensor:
+    def unpadded(self, x: Tensor) -> Tensor:
         """`unpad`, outside autograd."""
         rows = x.reshape(-1, x.shape[-1]).index_select(0, self.to_stream)
         return rows.view(-1, self.heads, x.shape[-1])
@@ -118,22 +118,22 @@ class _Pad(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, grid: Grid) -> Tensor:
         ctx.grid = grid
-        return grid.scatter(x)
+        return grid.padded(x)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return ctx.grid.gather(grad), None
+        return ctx.grid.unpadded(grad), None
 
 
 class _Unpad(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, grid: Grid) -> Tensor:
         ctx.grid = grid
-        return grid.gather(x)
+        return grid.unpadded(x)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return ctx.grid.scatter(grad), None
+        return ctx.grid.padded(grad), None
 
 
 def _to(array: NDArray[Any], device: torch.device | str) -> Tensor:

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Sequence
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -132,7 +131,6 @@ class Transformer(nn.Module):
 
 def _table(vocabulary: int, d_model: int) -> nn.Embedding:
     """An embedding table drawn with variance 1/D: times √D it enters at the size of the position signal."""
-    weight = torch.empty(vocabulary, d_model)
-    if not weight.is_meta:  # drawing nothing there would cost a second of imports
-        weight.normal_(std=d_model**-0.5)
-    return nn.Embedding(vocabulary, d_model, _weight=weight)
+    table = nn.Embedding(vocabulary, d_model)
+    nn.init.normal_(table.weight, std=d_model**-0.5)
+    return table

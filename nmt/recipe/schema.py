@@ -221,7 +221,8 @@ class Train(Section):
         Annotated[Count, Tag("<number>")] | Annotated[Literal["auto"], Tag("<auto>")],
         _chosen(_number_or_auto, "must be auto or a whole number"),
     ] = "auto"
-    """Tokens a side that go through the model at once: sets memory and speed, never the result."""
+    """Tokens a side that go through the model at once: sets memory and speed. The update is the same; only which
+    numbers dropout picks depends on it."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """What activations are computed in; auto takes bf16 where the device has it in hardware."""
     optimizer: Optimizer = Optimizer()

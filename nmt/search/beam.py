@@ -125,13 +125,11 @@ class _Beams:
     def done(self, settings: Settings) -> Tensor:
         """[N]: whether no living hypothesis can overtake the n-th best finished one, whatever it goes on to say.
 
-        log p only falls and the penalty is monotone in the length, so what a hypothesis may still reach lies at the
-        shortest or at the longest output.
+        log p only falls and the penalty only grows with the length, so nothing alive can score above its log p of now
+        divided by the penalty of the longest output.
         """
-        length = self.tokens.shape[2]
-        best = self.live.max(1).values
-        reach = torch.maximum(best / settings.penalty(length + 1), best / settings.penalty(self.limit + 1.0))
-        return (self.finished.scores[:, settings.n_best - 1] >= reach) | (length > self.limit)
+        reach = self.live.max(1).values / settings.penalty(self.limit + 1.0)
+        return (self.finished.scores[:, settings.n_best - 1] >= reach) | (self.tokens.shape[2] > self.limit)
 
     def of(self, s: Tensor) -> "_Beams":
         """Some of the sentences."""
@@ -162,7 +160,8 @@ def beam_search(
             going_on = (~done).nonzero()[:, 0]
             beams, rows = beams.of(going_on), rows[going_on]
         last = beams.tokens[:, :, -1].flatten()
-        steps.select(rows.flatten(), going_on)
+        if going_on is not None or settings.beam > 1:
+            steps.select(rows.flatten(), going_on)
     return results
 
 

@@ -36,7 +36,7 @@ class State(NamedTuple):
 
 
 def save(checkpoints: Path, learner: Learner, recipe: Recipe, data: str, state: State) -> Path:
-    """Writes the checkpoint of `state` and removes all but the last `train.keep`; gives its folder.
+    """Writes the checkpoint of `state` and removes those that are outdated; gives its folder.
 
     What a process that was killed has left half-written goes too. Raises `OutputError`.
     """
@@ -46,14 +46,29 @@ def save(checkpoints: Path, learner: Learner, recipe: Recipe, data: str, state: 
         write_weights(folder / WEIGHTS, weights_of(learner.model))
         write_weights(folder / OPTIMIZER, learner.optimizer_tensors())
         write_json(folder / STATE, state._asdict() | {"data": data, "recipe": recipe.model_dump(mode="json")})
-    for old in (*present(checkpoints)[: -recipe.train.keep], *checkpoints.glob(".step-*.tmp")):
+    for old in (*_outdated(checkpoints, recipe), *checkpoints.glob(".step-*.tmp")):
         shutil.rmtree(old, ignore_errors=True)
     return path
 
 
+def _outdated(checkpoints: Path, recipe: Recipe) -> list[Path]:
+    """All but the last `train.keep`. One made because training was stopped goes too, once there is a later one.
+
+    So an interrupted training keeps, and averages, the same checkpoints as an undisturbed one.
+    """
+    *before, newest = present(checkpoints)
+    due = [path for path in before if _step(path) % recipe.train.checkpoint_every == 0]
+    kept = [*due, newest][-recipe.train.keep :]
+    return [path for path in before if path not in kept]
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
+
+
 def present(checkpoints: Path) -> list[Path]:
     """The checkpoints in a folder, in the order of their steps."""
-    return sorted(path for path in checkpoints.glob("step-*") if path.is_dir())
+    return sorted(path for path in checkpoints.glob("step-[0-9]*") if path.is_dir())
 
 
 def last(checkpoints: Path) -> Path | None:

@@ -5,7 +5,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -48,8 +48,9 @@ class Journal:
         self._progress.stop()
 
     def say(self, text: str) -> None:
-        """One line for whoever watches, on standard error."""
-        self._progress.print(text, markup=False) if self._live else print(text, file=sys.stderr, flush=True)
+        """One line for whoever watches, on standard error. That nobody does any more is no reason to end."""
+        with suppress(OSError):
+            self._progress.print(text, markup=False) if self._live else print(text, file=sys.stderr, flush=True)
 
     def update(self, step: int, update: Update) -> None:
         """Takes note of one update; writes a line of them all every so often."""

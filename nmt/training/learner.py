@@ -83,7 +83,9 @@ class Learner:
         rate = learning_rate(self._recipe, step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._recipe.train.clip_norm or torch.inf)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
+        if longest := self._recipe.train.clip_norm:
+            torch.nn.utils.clip_grads_with_norm_(self._parameters, longest, norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return Update(sums.loss, sums.nll, norm, sums.target_tokens, sums.source_tokens, rate)
@@ -114,7 +116,7 @@ class Learner:
         """The loss of one chunk, summed over its target tokens."""
         source_cut = Cut.of(chunk.source_lengths, self.device)
         target_cut = Cut.of(chunk.target_lengths, self.device)
-        source, fed, said = (self._to_device(ids) for ids in (chunk.source, chunk.target_in, chunk.target_out))
+        source, fed, said = (self._to_device(ids) for ids in (chunk.source, chunk.decoder_input, chunk.labels))
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
             states = self.model(source, source_cut, fed, target_cut)
             return cross_entropy(states, self.model.projection, said, smoothing)

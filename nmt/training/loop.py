@@ -20,8 +20,6 @@ from nmt.training.learner import Learner
 from nmt.training.stopping import Stopping
 from nmt.training.validation import Validation
 
-CHUNK_TOKENS = {"cpu": 2048, "cuda": 32768}  # a side, at once, where the recipe leaves it to us
-
 
 def train(recipe: Recipe, device: str = "auto") -> signal.Signals | None:
     """Trains as the recipe says, from the last checkpoint if there is one; checkpoints land in RUN/checkpoints.
@@ -53,7 +51,7 @@ class Training:
         self.learner = Learner(recipe, model, device, pick_precision(recipe.train.precision, device))
         self._sampler = Sampler(self._shards, recipe.train.batch_tokens, recipe.seed)
         chosen = recipe.train.chunk_tokens
-        self._chunk_tokens = CHUNK_TOKENS.get(device.type, 2048) if chosen == "auto" else chosen
+        self._chunk_tokens = _chunk_tokens(device, self.learner.precision) if chosen == "auto" else chosen
         self._validation = Validation(recipe, tokenizers, self._chunk_tokens)
         make_folder(self.layout.checkpoints)  # refused now rather than when an hour's work is to be saved
         self._found = checkpoint.last(self.layout.checkpoints)
@@ -120,3 +118,14 @@ class Training:
 
     def _due(self, every: int) -> bool:
         return self.state.step % every == 0 or self.state.step == self.recipe.train.steps
+
+
+def _chunk_tokens(device: torch.device, precision: torch.dtype) -> int:
+    """Tokens a side to go through the model at once, where the recipe leaves it to us.
+
+    Short chunks hold sentences of like length, so little is padded where attention is (2048 trained a fifth faster than
+    4096 on two CPU cores); CUDA's kernel for bf16 does not pad, and fills with long ones.
+    """
+    if device.type == "cpu":
+        return 2048
+    return 32768 if precision == torch.bfloat16 else 4096

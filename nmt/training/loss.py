@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-BLOCK_NUMBERS = 1 << 22  # logits held at once: 16 MB in fp32, which stays in a processor's cache
+BLOCK_NUMBERS = {"cpu": 1 << 22, "cuda": 1 << 28}  # logits held at once: 16 MB, which a CPU's cache holds; 1 GB
 
 
 class Loss(NamedTuple):
@@ -24,7 +24,7 @@ def cross_entropy(states: Tensor, projection: Tensor, targets: Tensor, smoothing
     The reference is given 1 - smoothing of the probability and every entry of the vocabulary smoothing / V (Szegedy et
     al. 2016, section 7; Vaswani et al. 2017, section 5.4). Only `smoothed` carries a gradient.
     """
-    smoothed, nll = _ProjectedCrossEntropy.apply(states, projection, targets, smoothing)
+    smoothed, nll = _ProjectedCrossEntropy.apply(states, projection, targets, smoothing, torch.is_grad_enabled())
     return Loss(smoothed, nll)
 
 
@@ -33,16 +33,15 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, states: Tensor, projection: Tensor, targets: Tensor, smoothing: float
+        ctx: Any, states: Tensor, projection: Tensor, targets: Tensor, smoothing: float, wants_gradient: bool
     ) -> tuple[Tensor, Tensor]:
-        wants_gradient = any(ctx.needs_input_grad[:2])
         weight = _as_computed(projection)
         inputs = _as_computed(states)
         smoothed = inputs.new_zeros((), dtype=torch.float32)
         nll = smoothed.clone()
         grad_states = torch.empty_like(inputs) if wants_gradient else None
         grad_weight = torch.zeros_like(projection) if wants_gradient else None
-        size = max(1, BLOCK_NUMBERS // len(weight))
+        size = max(1, BLOCK_NUMBERS[inputs.device.type] // len(weight))
         for start in range(0, len(inputs), size):
             block = slice(start, start + size)
             logits = (inputs[block] @ weight.t()).float()
@@ -61,9 +60,9 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
         return smoothed, nll
 
     @staticmethod
-    def backward(ctx: Any, scale: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, scale: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         grad_states, grad_weight = ctx.saved_tensors
-        return grad_states * scale, grad_weight * scale, None, None
+        return grad_states.mul_(scale), grad_weight.mul_(scale), None, None, None
 
 
 def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:

@@ -6,10 +6,13 @@ from types import FrameType, TracebackType
 from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
+SIGNALS = [signal.SIGINT, signal.SIGTERM]
+if hasattr(signal, "SIGHUP"):  # a terminal that is closed; not on Windows
+    SIGNALS.append(signal.SIGHUP)
 
 
 class Stopping:
-    """While the block runs, SIGINT (Ctrl-C) and SIGTERM only set `signal`; a second Ctrl-C ends at once."""
+    """While the block runs, Ctrl-C, SIGTERM and SIGHUP only set `signal`; a second Ctrl-C ends at once."""
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
@@ -18,8 +21,9 @@ class Stopping:
 
     def __enter__(self) -> Self:
         try:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._note)
+            for number in SIGNALS:
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup wants SIGHUP to be
+                    self._before[number] = signal.signal(number, self._note)
         except ValueError:  # not the main thread: signals are another's business
             pass
         return self

@@ -1,6 +1,5 @@
 """What the valid corpus says of a model in training."""
 
-from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -31,14 +30,15 @@ class Measurement(NamedTuple):
 
 
 class Validation:
-    """The valid corpus of a recipe, packed; and its first sentences as text."""
+    """The valid corpus of a recipe, packed; and some of its sentences as text."""
 
     def __init__(self, recipe: Recipe, tokenizers: Tokenizers, chunk_tokens: int) -> None:
         shards = Shards.open(Layout.of(recipe).data, "valid")
         parts = split(np.arange(len(shards)), shards.lengths, chunk_tokens)
         self._chunks = [pack(shards, part) for part in parts]
-        pairs = read_pairs(recipe.data.valid, recipe.data.source, recipe.data.target)
-        self._text = list(islice(pairs, recipe.train.valid_bleu))
+        pairs = list(read_pairs(recipe.data.valid, recipe.data.source, recipe.data.target))
+        count = min(len(pairs), recipe.train.valid_bleu)
+        self._text = [pairs[len(pairs) * i // count] for i in range(count)]  # from all over the corpus
         self._recipe, self._tokenizers = recipe, tokenizers
 
     def measure(self, learner: Learner, step: int) -> Measurement:
@@ -46,8 +46,14 @@ class Validation:
         loss = learner.negative_log_likelihood(self._chunks)
         if not self._text:
             return Measurement(loss)
-        translator = Translator.of(learner.model, self._tokenizers, self._recipe, learner.device, learner.precision)
+        translator = Translator.of(
+            learner.model, self._tokenizers, self._recipe, learner.device, learner.precision, _ignore
+        )
         translations = translator.translate(source for source, _ in self._text)
         score = bleu(translations, [reference for _, reference in self._text])
         place = step // self._recipe.train.valid_every % len(self._text)
         return Measurement(loss, score, Sample(*self._text[place], translations[place]))
+
+
+def _ignore(warning: str) -> None:
+    """Long sentences are no news during training."""

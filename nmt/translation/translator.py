@@ -1,5 +1,6 @@
 """Lines of text in, their translations out: one line for one line, in order."""
 
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple, Self
 import torch
 
 from nmt.data.batches import pack_sources
+from nmt.errors import NmtError
 from nmt.model.cache import Decoding
 from nmt.model.device import pick_device, pick_precision
 from nmt.model.folder import load
@@ -19,6 +21,7 @@ from nmt.search import Settings, beam_search
 from nmt.text import Tokenizers
 
 WINDOW = 32  # batches of lines read ahead and sorted by length
+LONG = 128  # tokens a line, from which on fewer lines make a batch, so that its memory stays what it was
 
 
 class Translation(NamedTuple):
@@ -26,6 +29,10 @@ class Translation(NamedTuple):
 
     text: str
     score: float
+
+
+def _tell(warning: str) -> None:
+    print(warning, file=sys.stderr)
 
 
 class Translator:
@@ -37,9 +44,9 @@ class Translator:
         tokenizers: Tokenizers,
         decode: Decode,
         device: torch.device,
-        precision: torch.dtype = torch.float32,
-        warn: Callable[[str], None] = lambda text: print(text, file=sys.stderr),
-        longest: int = sys.maxsize,
+        precision: torch.dtype,
+        warn: Callable[[str], None],
+        longest: int,
     ) -> None:
         """`decode` holds the defaults of the search; a source longer than `longest` tokens is warned of."""
         self.model = model
@@ -59,19 +66,20 @@ class Translator:
 
     @classmethod
     def of(
-        cls, model: Transformer, tokenizers: Tokenizers, recipe: Recipe, device: torch.device, precision: torch.dtype
+        cls,
+        model: Transformer,
+        tokenizers: Tokenizers,
+        recipe: Recipe,
+        device: torch.device,
+        precision: torch.dtype,
+        warn: Callable[[str], None] = _tell,
     ) -> Self:
-        """The translator of a model already in memory on `device`."""
-        return cls(model, tokenizers, recipe.decode, device, precision, longest=recipe.data.max_length)
+        """The translator of a model already in memory on `device`; `warn` is told of lines that may come out badly."""
+        return cls(model, tokenizers, recipe.decode, device, precision, warn, recipe.data.max_length)
 
     def translate(self, lines: Iterable[str], **decode: Any) -> list[str]:
         """The best translation of each line. Keywords override keys of the recipe's `decode` section: beam=1."""
         return [best[0].text for best in self.stream(lines, **decode)]
-
-    @property
-    def beam(self) -> int:
-        """The beam of the recipe."""
-        return self._decode.beam
 
     def stream(
         self, lines: Iterable[str], n_best: int = 1, *, at_once: bool = False, **decode: Any
@@ -82,6 +90,11 @@ class Translator:
         answers each line before it reads the next, as someone who types expects.
         """
         choices = redecide(self._decode, **decode)
+        if n_best > choices.beam:
+            raise NmtError(
+                f"{n_best} translations a line are more than a beam of {choices.beam} finds: "
+                f"widen the beam, with --beam {n_best}"
+            )
         rest = iter(lines)
         number = 1
         while window := list(islice(rest, 1 if at_once else WINDOW * choices.batch_size)):
@@ -99,17 +112,14 @@ class Translator:
                 )
         order = sorted((i for i, source in enumerate(sources) if source), key=lambda i: len(sources[i]))
         results = [[Translation("", 0.0)] for _ in lines]
-        for start in range(0, len(order), choices.batch_size):
-            batch = order[start : start + choices.batch_size]
+        for batch in _batches(order, [len(source) for source in sources], choices.batch_size):
             for i, found in zip(batch, self._batch([sources[i] for i in batch], n_best, choices), strict=True):
-                results[i] = found
+                results[i] = found or [Translation("", -math.inf)]
         return results
 
     @torch.inference_mode()
     def _batch(self, sources: Sequence[Sequence[int]], n_best: int, choices: Decode) -> list[list[Translation]]:
-        settings = Settings(
-            choices.beam, choices.length_penalty, choices.penalty_form, n_best=min(n_best, choices.beam)
-        )
+        settings = Settings(choices.beam, choices.length_penalty, choices.penalty_form, n_best)
         stream, lengths = pack_sources(sources)
         limits = [min(len(source) + choices.max_extra, self.model.longest_output) for source in sources]
         with torch.autocast(self._device.type, self._precision, enabled=self._precision != torch.float32):
@@ -118,3 +128,15 @@ class Translator:
             found = beam_search(decoding, limits, settings, self._device)
         texts = iter(self._tokenizers.target.decode([h.ids for hypotheses in found for h in hypotheses]))
         return [[Translation(next(texts), h.score) for h in hypotheses] for hypotheses in found]
+
+
+def _batches(order: Sequence[int], lengths: Sequence[int], size: int) -> Iterator[list[int]]:
+    """The lines of `order`, sorted by length, in batches of at most `size`; of fewer where lines are very long."""
+    batch: list[int] = []
+    for i in order:
+        if batch and (len(batch) == size or (len(batch) + 1) * lengths[i] > size * LONG):
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
