@@ -16,6 +16,11 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import IO, Any
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 from nmt.errors import DataError, NmtError, OutputError
 
 _MENDS = {
@@ -81,6 +86,25 @@ def make_folder(path: str | Path) -> None:
         os.makedirs(path, exist_ok=True)
     except OSError as error:
         raise output_error(path, error) from None
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keeps others who ask for the same folder out while the block runs; the system lets go when the process dies.
+
+    Raises `OutputError` where another process is in it. Windows has no such locks, and lets everybody in.
+    """
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise OutputError(f"{folder}: another process is at work in it: wait for it, or stop it") from None
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: str | Path, value: Any) -> None:

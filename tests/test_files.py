@@ -10,7 +10,7 @@ from typing import NoReturn
 import pytest
 
 from nmt.errors import DataError, OutputError
-from nmt.files import read_json, whole_file, whole_folder, write_json
+from nmt.files import alone_in, read_json, whole_file, whole_folder, write_json
 
 
 def here(folder: Path) -> dict[str, str]:
@@ -210,3 +210,12 @@ def test_json_that_is_cut_short_or_none_is_told_with_its_file(tmp_path: Path, co
 def test_json_that_is_missing_is_told_with_its_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="file: cannot be read: No such file"):
         read_json(tmp_path / "file")
+
+
+def test_a_folder_is_kept_for_one_process_at_a_time(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with alone_in(folder), pytest.raises(OutputError, match="another process is at work in it"), alone_in(folder):
+        pytest.fail("two are in it")
+    with alone_in(folder):
+        assert folder.is_dir()

@@ -263,7 +263,7 @@ class Decode(Section):
     max_extra: Natural = 50
     """Output stops at this many tokens more than the source has."""
     batch_size: Count = 64
-    """Sentences translated at once: sets memory and speed, never the result."""
+    """Sentences translated at once: sets memory and speed; in fp32 never the result."""
 
 
 class Recipe(Section):

@@ -8,7 +8,7 @@ import torch
 from nmt.data import check_prepared
 from nmt.data.batches import Sampler, pack, split
 from nmt.data.shards import Shards, fingerprint
-from nmt.files import make_folder
+from nmt.files import alone_in, make_folder
 from nmt.model.device import pick_device, pick_precision
 from nmt.model.folder import build
 from nmt.recipe import Layout, Recipe
@@ -27,8 +27,8 @@ def train(recipe: Recipe, device: str = "auto") -> signal.Signals | None:
     Gives the signal that ended it early, or None. Raises `DataError`, `CheckpointError`, `DeviceError`, `OutputError`.
     """
     training = Training(recipe, pick_device(device))
-    journal = Journal(training.layout.metrics, recipe.train.steps, training.state.step, recipe.train.log_every)
-    with Stopping() as stopping:
+    with alone_in(training.layout.checkpoints), Stopping() as stopping:
+        journal = Journal(training.layout.metrics, recipe.train.steps, training.state.step, recipe.train.log_every)
         with journal:
             journal.say(training.describe())
             training.run(journal, stopping)
