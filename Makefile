@@ -2,8 +2,9 @@
 #
 # A fresh machine needs Python 3.11 or newer, make and git. Everything is installed into .venv.
 #   PYTHON=python3.12             another interpreter to make .venv with
-#   PIP_ARGS="--extra-index-url…" more options for pip. On Linux the default build of torch brings CUDA along
-#                                 (gigabytes); without a GPU, name here an index that has CPU-only builds.
+#   PIP_ARGS="…"                  more options for pip. On Linux the default build of torch brings CUDA along
+#                                 (gigabytes); without a GPU, name here the index of CPU-only builds that
+#                                 PyTorch's web site gives.
 #   JOBS=2                        how many processes run the tests
 
 PYTHON   ?= python3
