@@ -406,7 +406,7 @@ def test_the_wmt14_recipes_are_the_papers(key: str) -> None:
     assert tuple(value(recipe, key) for recipe in recipes) == PAPER[key]
 
 
-@pytest.mark.parametrize("key", PAPER.keys() - {"tokenizer.vocab_size"})
+@pytest.mark.parametrize("key", [key for key in PAPER if key != "tokenizer.vocab_size"])
 def test_a_key_left_out_has_the_value_of_the_papers_base_model(key: str) -> None:
     bare = loads("{run: r, data: {source: a, target: b, train: c, valid: d}, tokenizer: {vocab_size: 300}}")
     assert value(bare, key) == PAPER[key][0]
