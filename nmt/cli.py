@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from nmt.errors import ModelError, NmtError
+from nmt.errors import ModelError, NmtError, RecipeError
 from nmt.files import output_error
 
 
@@ -50,7 +50,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="""A machine translation toolkit: from raw parallel text to a translator, in five commands.
 
-    **nmt prepare** R, **nmt train** R, **nmt average** R, **nmt score** R, then **nmt translate** R < in > out,
+    **nmt prepare** R, **nmt train** R, **nmt average** R, then **nmt translate** R < in > out and **nmt score** R,
     where R is a recipe such as recipes/quickstart.yaml: the one file that says every choice of a run.""",
 )
 
@@ -219,7 +219,10 @@ def _score_recipe(
     from nmt.evaluation import score
     from nmt.translation import Translator, translate_test_sets
 
-    recipe = recipes.load(path, changes)
+    try:
+        recipe = recipes.load(path, changes)
+    except RecipeError as error:
+        raise RecipeError(f"{error}; to score a file of translations, add --reference FILE") from None
     translator = Translator.load(recipes.Layout.of(recipe).model, device, precision)
     return [
         (test.name, score(test.references, {recipe.run: test.translations}, **how), test.samples(show))

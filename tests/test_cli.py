@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import shutil
 import subprocess
 import sys
@@ -58,8 +59,14 @@ def test_five_commands_lead_from_raw_text_to_a_translation_and_a_score(server: S
 
 def test_help_names_the_commands_in_the_order_of_the_road(server: Server, tmp_path: Path):
     told = Shell(server, tmp_path)("--help").out.decode()
-    places = [told.index(f" {name} ") for name in ("prepare", "train", "average", "score", "translate")]
-    assert places[:2] == sorted(places[:2])
+    road = ["prepare", "train", "average", "translate", "score"]
+    assert re.findall(r"nmt (prepare|train|average|translate|score)\b", told) == road
+    assert re.findall(r"^\W*(prepare|train|average|translate|score) {2}", told, re.MULTILINE) == road
+
+
+def test_a_file_of_translations_without_its_reference_is_told_how_to_be_scored(shell: Shell):
+    (shell.folder / "ours.de").write_text("Der Hund bellt.\nDie Katze: schläft.\n", "utf-8")
+    assert shell.fails("score", "ours.de").endswith("to score a file of translations, add --reference FILE")
 
 
 def test_set_changes_a_key_of_the_recipe_for_one_command(trained: Shell):
@@ -129,7 +136,11 @@ def test_windows_line_ends_change_nothing(trained: Shell):
 
 
 def test_the_output_does_not_depend_on_the_batch_size(trained: Shell):
-    lines = sentences(trained)
+    lines = [
+        *sentences(trained),
+        *(f"{one} {other}" for one in sentences(trained, 5) for other in sentences(trained, 10)),
+    ]
+    assert len(lines) >= 64
     assert len({tuple(translated(trained, lines, "--batch-size", size)) for size in (1, 7, 64)}) == 1
 
 
