@@ -1,5 +1,6 @@
 """Training is exact: chunks, interruptions and averaging change nothing they should not."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -132,7 +133,7 @@ def test_an_update_is_adams_on_the_mean_gradient_per_target_token(text: Path, tm
 
     chunks = [pack(training._shards, part) for part in split(pairs, training._shards.lengths, 40)]
     assert len(chunks) > 2
-    training.learner.update(1, chunks)
+    training.learner.apply(1, training.learner.gradients(1, chunks))
     model = twin.learner.model.train()
     whole = pack(training._shards, np.sort(pairs))
     (twin.learner.loss(whole, 0.1).smoothed / whole.target_tokens).backward()
@@ -169,6 +170,13 @@ def test_the_average_is_the_mean_of_the_last_checkpoints(text: Path, tmp_path: P
     *_, a, b = (read_weights(p / "model.safetensors") for p in sorted(Path(recipe.run, "checkpoints").iterdir()))
     mean = read_weights(average(recipe) / "model.safetensors")
     torch.testing.assert_close(mean, {name: (a[name] + b[name]) / 2 for name in a})
+
+
+def test_the_last_updates_are_noted_though_they_fill_no_line(text: Path, tmp_path: Path) -> None:
+    recipe = prepared(text, tmp_path / "run", "train.steps=7", "train.log_every=5")
+    train(recipe, "cpu")
+    lines = map(json.loads, Path(recipe.run, "metrics.jsonl").read_text("utf-8").splitlines())
+    assert [line["step"] for line in lines if line["kind"] == "train"] == [5, 7]
 
 
 def test_only_the_last_checkpoints_are_kept(text: Path, tmp_path: Path) -> None:

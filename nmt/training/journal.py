@@ -26,6 +26,7 @@ class Journal:
 
         `measured` is the update after which the valid corpus was last measured, 0 for never.
         """
+        self._steps = steps
         self._every = every
         self._live = sys.stderr.isatty()
         self._console = Console(stderr=True, force_terminal=self._live, highlight=False, soft_wrap=True)
@@ -56,7 +57,7 @@ class Journal:
         """Takes note of one update; writes a line of them all every so often."""
         self._updates.append(update)
         self._progress.update(self._bar, completed=step)
-        if step % self._every == 0:
+        if step % self._every == 0 or step == self._steps:
             self._summary(step)
 
     @contextmanager

@@ -57,12 +57,8 @@ class Learner:
             fused=True,
         )
 
-    def update(self, step: int, chunks: Sequence[Chunk]) -> Update:
-        """Update number `step`, counted from 1."""
-        return self.apply(step, self.gradients(step, chunks))
-
     def gradients(self, step: int, chunks: Sequence[Chunk]) -> Sums:
-        """The gradients of update `step`, summed over the chunks and divided by their target tokens.
+        """The gradients of update `step`, counted from 1: summed over the chunks and divided by their target tokens.
 
         Until `apply` takes them the update has not begun: left half done, it is as if this had not been called, so
         long as no other gradients are asked for.
