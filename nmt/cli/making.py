@@ -1,0 +1,54 @@
+"""Making a translator: `nmt prepare`, `nmt train`, `nmt average`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nmt.cli.options import Changes, Device, RecipePath
+
+
+def prepare(
+    recipe: RecipePath,
+    changes: Changes = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes that encode. [one per core]")] = None,
+    force: Annotated[bool, typer.Option(help="Prepare again even if nothing has changed.")] = False,
+) -> None:
+    """Turn raw parallel text into a BPE vocabulary and token shards, in RUN/data.
+
+    Says what was dropped and why; run again with nothing changed, it does nothing.
+    """
+    from nmt import recipe as recipes
+    from nmt.data import prepare
+
+    prepare(recipes.load(recipe, changes or ()), workers=workers, force=force)
+
+
+def train(recipe: RecipePath, changes: Changes = None, device: Device = "auto") -> None:
+    """Train the model; checkpoints land in RUN/checkpoints, figures in RUN/metrics.jsonl.
+
+    Run again, it goes on from the last checkpoint. Ctrl-C and SIGTERM save first; the exit code then is 128 plus the
+    number of the signal.
+    """
+    from nmt import recipe as recipes
+    from nmt.training import train
+
+    if stopped := train(recipes.load(recipe, changes or ()), device):
+        raise typer.Exit(128 + stopped)
+
+
+def average(
+    recipe: RecipePath,
+    changes: Changes = None,
+    last: Annotated[int | None, typer.Option(min=1, help="How many of the last checkpoints. [average.last]")] = None,
+    checkpoint: Annotated[list[Path] | None, typer.Option(help="A checkpoint by its folder. Repeatable.")] = None,
+    output: Annotated[Path | None, typer.Option(help="The model folder to write. [RUN/model]")] = None,
+) -> None:
+    """Average the last checkpoints into the model that translates, RUN/model.
+
+    Its folder holds the recipe, the tokenizer and the weights: all that a translator needs.
+    """
+    from nmt import recipe as recipes
+    from nmt.training import average
+
+    print(average(recipes.load(recipe, changes or ()), last, checkpoint or (), output))

@@ -1,0 +1,50 @@
+"""What several commands take, and how it is read."""
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nmt.errors import ModelError
+
+RecipePath = Annotated[  # that it cannot be read we say ourselves, as of any other file
+    Path, typer.Argument(metavar="RECIPE", readable=False, help="The YAML file that says every choice of the run.")
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change a key of the recipe, e.g. --set train.steps=1000. Repeatable."
+    ),
+]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:N, or auto: the GPU if there is one.")]
+Precision = Annotated[str, typer.Option(help="fp32, bf16, or auto: bf16 where the device has it in hardware.")]
+Beam = Annotated[int | None, typer.Option(min=1, help="Hypotheses kept for each sentence; 1 is greedy. [recipe's]")]
+Penalty = Annotated[float | None, typer.Option(min=0, help="Exponent α of the length penalty. [recipe's]")]
+
+
+def model_of(path: Path) -> tuple[Path, dict[str, Any]]:
+    """The model folder that is meant: itself, or where a recipe says it lies; and how that recipe decodes."""
+    from nmt import recipe as recipes
+
+    if path.is_dir():
+        return path, {}
+    if not path.exists():
+        raise ModelError(f"{path}: no such file or folder: name a model folder or a recipe")
+    recipe = recipes.load(path)
+    return recipes.Layout.of(recipe).model, recipe.decode.model_dump()
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that were given, by name."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def watched(lines: Iterable[str], total: int | None = None, what: str = "translating") -> Iterable[str]:
+    """The lines, with a bar on standard error where that is a terminal."""
+    from tqdm import tqdm
+
+    hidden = not sys.stderr.isatty()
+    bar: Iterable[str] = tqdm(lines, what, total, unit=" lines", disable=hidden, smoothing=0.1, dynamic_ncols=True)
+    return bar
