@@ -6,9 +6,9 @@ Axes: N sentences, B hypotheses of each, R = N·B rows, H heads, K width of a he
 import torch
 from torch import Tensor
 
-from nmt.model.attention import Rows
 from nmt.model.streams import Cut
 from nmt.model.transformer import KeysValues, Transformer
+from nmt.model.views import Rows
 
 
 class KeyValueCache:
@@ -45,14 +45,17 @@ class Decoding:
         ]
         self._mask = torch.zeros(cut.filled.shape, device=source.device).masked_fill(~cut.filled, -torch.inf)[:, None]
         self._caches = [KeyValueCache() for _ in model.decoder.layers]
+        self._reach = model.config.window // 2 if model.config.window else None
         self._length = 0
 
     def step(self, tokens: Tensor) -> Tensor:
         """Logits [R, V] of what follows once each of the R hypotheses has got this token [R]."""
         decoder, length = self._model.decoder, self._length
         self._length += 1
-        x = decoder.embedding(tokens, torch.full_like(tokens, length), length + 1)
-        states = decoder(x, Rows(), self._sources, Rows(self._mask), self._caches)
+        place = torch.full_like(tokens, length)
+        past = Rows(place=place, longest=length + 1, reach=self._reach)
+        x = decoder.embedding(tokens, place, length + 1)
+        states = decoder(x, past, self._sources, Rows(self._mask), self._caches)
         return self._model.logits(states)
 
     def select(self, rows: Tensor, sentences: Tensor | None = None) -> None:

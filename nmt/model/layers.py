@@ -5,11 +5,12 @@ Axes: T tokens of a stream, D = d_model.
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nmt.model.attention import Attention, View
+from nmt.model.dropout import Dropout
+from nmt.model.positions import in_attention
 from nmt.recipe import Model
 
 History = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -21,26 +22,9 @@ def only_these(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     return k, v
 
 
-class Dropout(nn.Module):
-    """Sets each number to 0 with probability p and scales the others by 1 / (1 - p) (Srivastava et al. 2014)."""
-
-    def __init__(self, p: float) -> None:
-        super().__init__()
-        self.p = p
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x, thinned while training."""
-        if not self.training or self.p == 0:
-            return x
-        if x.device.type != "cpu":
-            return F.dropout(x, self.p)
-        return x * self._mask(x)
-
-    def _mask(self, x: Tensor) -> Tensor:
-        """On a CPU a draw is what costs: one of 64 bits serves four numbers, p being met to within 1/65536."""
-        draws = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-        kept = draws.view(torch.int16)[: x.numel()] >= round(self.p * 65536) - 32768
-        return kept.view(x.shape).to(x.dtype).mul_(1 / (1 - self.p))
+def norm(config: Model) -> nn.Module:
+    """The norm that the recipe names, of states [T, D]."""
+    return nn.LayerNorm(config.d_model) if config.norm_type == "layer" else nn.RMSNorm(config.d_model, eps=1e-6)
 
 
 class Residual(nn.Module):
@@ -51,7 +35,7 @@ class Residual(nn.Module):
 
     def __init__(self, config: Model) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(config.d_model)
+        self.norm = norm(config)
         self.dropout = Dropout(config.dropout)
         self.pre = config.norm == "pre"
 
@@ -63,20 +47,33 @@ class Residual(nn.Module):
         return out
 
 
+def swiglu(x: Tensor) -> Tensor:
+    """silu(a) b for the two halves a and b of x [T, 2 F]; Shazeer 2020, "GLU Variants Improve Transformer"."""
+    gate, value = x.chunk(2, -1)
+    return F.silu(gate) * value
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "swiglu": swiglu}
+
+
 class FeedForward(nn.Module):
-    """max(0, x W1 + b1) W2 + b2; equation 2."""
+    """max(0, x W1 + b1) W2 + b2; equation 2. Or with another activation than max(0, …)."""
 
     def __init__(self, config: Model) -> None:
         super().__init__()
-        self.inner = nn.Linear(config.d_model, config.d_ffn)
+        matrices = 2 if config.activation == "swiglu" else 1
+        self.inner = nn.Linear(config.d_model, matrices * config.d_ffn)
         self.outer = nn.Linear(config.d_ffn, config.d_model)
+        self.activation = ACTIVATIONS[config.activation]
+        self.dropout = Dropout(config.activation_dropout)
+        for matrix in (*self.inner.weight.chunk(matrices), self.outer.weight):
+            nn.init.xavier_uniform_(matrix)
         for linear in (self.inner, self.outer):
-            nn.init.xavier_uniform_(linear.weight)
             nn.init.zeros_(linear.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """[T, D] for x [T, D], each token by itself."""
-        out: Tensor = self.outer(F.relu(self.inner(x)))
+        out: Tensor = self.outer(self.dropout(self.activation(self.inner(x))))
         return out
 
 
@@ -85,14 +82,14 @@ class EncoderLayer(nn.Module):
 
     def __init__(self, config: Model) -> None:
         super().__init__()
-        self.self_attention = Attention(config.d_model, config.heads)
+        self.self_attention = Attention(config, in_attention(config))
         self.feed_forward = FeedForward(config)
         self.around_self = Residual(config)
         self.around_feed_forward = Residual(config)
 
     def forward(self, x: Tensor, view: View) -> Tensor:
         """The next states [T, D] of x [T, D]."""
-        x = self.around_self(x, lambda y: self.self_attention(*self.self_attention.project(y), view))
+        x = self.around_self(x, lambda y: self.self_attention(*self.self_attention.project(y, view), view))
         out: Tensor = self.around_feed_forward(x, self.feed_forward)
         return out
 
@@ -102,8 +99,8 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, config: Model) -> None:
         super().__init__()
-        self.self_attention = Attention(config.d_model, config.heads)
-        self.cross_attention = Attention(config.d_model, config.heads)
+        self.self_attention = Attention(config, in_attention(config))
+        self.cross_attention = Attention(config)
         self.feed_forward = FeedForward(config)
         self.around_self = Residual(config)
         self.around_cross = Residual(config)
@@ -115,7 +112,7 @@ class DecoderLayer(nn.Module):
         """The next states [T, D] of x [T, D]; `source` holds the keys and values of the encoder's states."""
 
         def look_back(y: Tensor) -> Tensor:
-            q, k, v = self.self_attention.project(y)
+            q, k, v = self.self_attention.project(y, view)
             out: Tensor = self.self_attention(q, *history(k, v), view)
             return out
 

@@ -12,10 +12,12 @@ from typing import cast
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nmt.model.attention import Packed, View
-from nmt.model.layers import DecoderLayer, Dropout, EncoderLayer, History, only_these
-from nmt.model.positions import Learned, Sinusoidal
+from nmt.model.attention import View
+from nmt.model.dropout import Dropout
+from nmt.model.layers import DecoderLayer, EncoderLayer, History, norm, only_these
+from nmt.model.positions import in_embedding
 from nmt.model.streams import Cut
+from nmt.model.views import Packed, of_itself
 from nmt.recipe import Model
 
 KeysValues = tuple[Tensor, Tensor]
@@ -28,16 +30,15 @@ class Embedding(nn.Module):
         super().__init__()
         self.table = table
         self.scale = math.sqrt(config.d_model)
-        self.positions: nn.Module = (
-            Sinusoidal(config.d_model)
-            if config.positions == "sinusoidal"
-            else Learned(config.d_model, config.max_positions)
-        )
+        self.positions = in_embedding(config)
         self.dropout = Dropout(config.dropout)
 
     def forward(self, tokens: Tensor, positions: Tensor, longest: int) -> Tensor:
         """[T, D] for token ids [T] at these positions [T], all below `longest`."""
-        out: Tensor = self.dropout(self.table(tokens) * self.scale + self.positions(positions, longest))
+        x = self.table(tokens) * self.scale
+        if self.positions is not None:
+            x = x + self.positions(positions, longest)
+        out: Tensor = self.dropout(x)
         return out
 
 
@@ -46,13 +47,14 @@ class Encoder(nn.Module):
 
     def __init__(self, config: Model, table: nn.Embedding) -> None:
         super().__init__()
+        self._config = config
         self.embedding = Embedding(config, table)
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
-        self.norm = nn.LayerNorm(config.d_model) if config.norm == "pre" else nn.Identity()
+        self.norm = norm(config) if config.norm == "pre" else nn.Identity()
 
     def forward(self, tokens: Tensor, cut: Cut) -> Tensor:
         """States [Ts, D] of the source ids [Ts]."""
-        view = Packed(cut, cut)
+        view = of_itself(self._config, cut)
         x = self.embedding(tokens, cut.positions, cut.longest)
         for layer in self.layers:
             x = layer(x, view)
@@ -67,7 +69,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.embedding = Embedding(config, table)
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
-        self.norm = nn.LayerNorm(config.d_model) if config.norm == "pre" else nn.Identity()
+        self.norm = norm(config) if config.norm == "pre" else nn.Identity()
 
     def sources(self, states: Tensor) -> list[KeysValues]:
         """Each layer's keys and values [Ts, H, K] of the encoder's states [Ts, D]."""
@@ -106,8 +108,8 @@ class Transformer(nn.Module):
         """Decoder states [Tt, D] for source ids [Ts] and the target ids [Tt] fed in (teacher forcing)."""
         states = self.encoder(source, source_cut)
         x = self.decoder.embedding(target, target_cut.positions, target_cut.longest)
-        across = Packed(target_cut, source_cut)
-        out: Tensor = self.decoder(x, Packed(target_cut, target_cut, causal=True), self.decoder.sources(states), across)
+        view = of_itself(self.config, target_cut, causal=True)
+        out: Tensor = self.decoder(x, view, self.decoder.sources(states), Packed(target_cut, source_cut))
         return out
 
     @property

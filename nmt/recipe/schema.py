@@ -58,6 +58,12 @@ def _chosen(by: Callable[[Any], str | None], must: str) -> Discriminator:
     return Discriminator(by, custom_error_type="either", custom_error_message=must)
 
 
+AutoCount = Annotated[
+    Annotated[Count, Tag("<number>")] | Annotated[Literal["auto"], Tag("<auto>")],
+    _chosen(_number_or_auto, "must be auto or a whole number"),
+]
+
+
 def _clash(key: str, other: str, must: str, found: Any) -> PydanticCustomError:
     """Two keys that do not go together; `key` and `other` are written in full, as in model.heads."""
     return PydanticCustomError("clash", "{must}", {"must": must, "key": key, "other": other, "found": found})
@@ -151,29 +157,72 @@ class Model(Section):
     d_model: Annotated[int, Field(ge=2, multiple_of=2)] = 512
     """Width of the states between layers; even, for sinusoidal positions come in pairs."""
     heads: Count = 8
-    """Attention heads; divides d_model."""
+    """Attention heads."""
+    d_k: AutoCount = "auto"
+    """Width of the queries and keys of a head; auto is d_model / heads (paper, 3.2.2; table 3, rows B)."""
+    d_v: AutoCount = "auto"
+    """Width of the values of a head; auto is d_model / heads."""
     d_ffn: Count = 2048
     """Inner width of the feed-forward layers."""
+    activation: Literal["relu", "gelu", "swiglu"] = "relu"
+    """Inside the feed-forward layers: relu (paper, 3.3), gelu (Hendrycks and Gimpel, 2016), or swiglu (Shazeer, 2020),
+    whose gate is a third matrix: two thirds of d_ffn keep the number of parameters."""
     dropout: Rate = 0.1
     """Share of values dropped from the output of sub-layers and from embeddings plus positions (5.4)."""
+    attention_dropout: Rate = 0.0
+    """Share of attention weights dropped; the paper has none. On a GPU it forgoes the fastest kernel."""
+    activation_dropout: Rate = 0.0
+    """Share of values dropped inside the feed-forward layers, after the activation; the paper has none."""
     norm: Literal["post", "pre"] = "post"
     """Where states are normalised: after each residual sum (post; the paper), or before each sub-layer and
     once at the end (pre)."""
-    positions: Literal["sinusoidal", "learned"] = "sinusoidal"
-    """How a token knows its place: by sines (paper, 3.5), or by an embedding learned for each position."""
+    norm_type: Literal["layer", "rms"] = "layer"
+    """How: to mean 0 and variance 1 (layer; Ba et al., 2016, as in the paper), or to a root mean square of 1
+    (rms; Zhang and Sennrich, 2019)."""
+    positions: Literal["sinusoidal", "learned", "relative", "rotary", "alibi"] = "sinusoidal"
+    """How a token knows its place. Added to embeddings: sines (sinusoidal; paper, 3.5), or a vector learned for each
+    position (learned; table 3, row E). In self-attention: vectors learned for distances (relative; Shaw et al., 2018),
+    turned queries and keys (rotary; Su et al., 2021), or scores that fall with distance (alibi; Press et al., 2022)."""
     max_positions: Count = 1024
-    """How many positions are learned, where they are learned."""
+    """How many positions are learned, where they are learned; no text can be longer."""
+    max_distance: Count = 16
+    """Where positions are relative: the largest distance told apart; what lies farther counts as this far."""
+    window: Natural = 0
+    """Restricted self-attention (paper, 4): each token sees those at most half of this many tokens away, so that the
+    cost grows with the length and not with its square; 0 is no restriction."""
     embeddings: Literal["shared", "decoder", "separate"] = "shared"
     """Which matrices are one: source, target and output (shared; paper, 3.4), target and output (decoder), or
     none (separate)."""
 
-    @field_validator("heads")
+    @field_validator("d_v")
     @classmethod
-    def _heads_divide_d_model(cls, heads: int, info: ValidationInfo) -> int:
-        d_model = info.data.get("d_model", 0)
-        if d_model % heads:
+    def _heads_have_a_width(cls, d_v: int | str, info: ValidationInfo) -> int | str:
+        d_model, heads = info.data.get("d_model", 0), info.data.get("heads", 1)
+        if d_model % heads and "auto" in (d_v, info.data.get("d_k")):
             raise _clash("model.heads", "model.d_model", f"must divide model.d_model ({d_model})", heads)
-        return heads
+        return d_v
+
+    @field_validator("positions")
+    @classmethod
+    def _what_turns_comes_in_pairs(cls, positions: str, info: ValidationInfo) -> str:
+        width = info.data.get("d_k")
+        if width == "auto" and "heads" in info.data and "d_model" in info.data:
+            width = info.data["d_model"] // info.data["heads"]
+        if positions == "rotary" and isinstance(width, int) and width % 2:
+            raise _clash(
+                "model.positions", "model.d_k", f"must not be rotary where heads have odd width ({width})", positions
+            )
+        return positions
+
+    @property
+    def key_width(self) -> int:
+        """The width of a head's queries and keys."""
+        return self.d_model // self.heads if self.d_k == "auto" else self.d_k
+
+    @property
+    def value_width(self) -> int:
+        """The width of a head's values."""
+        return self.d_model // self.heads if self.d_v == "auto" else self.d_v
 
     @property
     def encoder_layers(self) -> int:
@@ -217,16 +266,17 @@ class Train(Section):
     """Updates in all."""
     batch_tokens: Count = 25_000
     """About this many source and this many target tokens make one update, over all GPUs (paper, 5.1)."""
-    chunk_tokens: Annotated[
-        Annotated[Count, Tag("<number>")] | Annotated[Literal["auto"], Tag("<auto>")],
-        _chosen(_number_or_auto, "must be auto or a whole number"),
-    ] = "auto"
+    chunk_tokens: AutoCount = "auto"
     """Tokens a side that go through the model at once: sets memory and speed. The update is the same; only which
     numbers dropout picks depends on it."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """What activations are computed in; auto takes bf16 where the device has it in hardware."""
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
+    bpe_dropout: Rate = 0.0
+    """Share of BPE merges left out when training text is cut into subwords, anew each time a pair is seen (BPE-dropout;
+    Provilkov et al., 2020); the paper has none. Helps where there is little text. A merge left out stays out, as
+    SentencePiece has it; Provilkov et al. draw anew after each merge, and their 0.1 is about 0.055 here."""
     label_smoothing: Rate = 0.1
     """Share of each target's probability spread over the whole vocabulary (paper, 5.4)."""
     clip_norm: NotNegative = 0.0
