@@ -304,3 +304,25 @@ def test_positions_that_extend_go_on_beyond_any_length_that_was_prepared(positio
 )
 def test_what_keeps_a_model_from_the_fastest_kernel_is_told(choices: dict[str, object], why: str | None) -> None:
     assert views.why_padded(Model.model_validate(choices)) == why
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_agrees_with_its_plain_form_on_a_gpu(variant: str, precision: str) -> None:
+    """In bf16 by CUDA's own kernel where it takes the variant."""
+    model = built(**VARIANTS[variant])
+    with torch.inference_mode():
+        plain = expected(model)
+    model.cuda()
+    source, source_cut, target, target_cut = streams()
+    cuts = [Cut.of(cut.lengths, "cuda") for cut in (source_cut, target_cut)]
+    fed = nn.utils.rnn.pad_sequence(list(target.split(LENGTHS["target"])), batch_first=True, padding_value=9).cuda()
+    with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16, enabled=precision == "bf16"):
+        whole = model.logits(model(source.cuda(), cuts[0], target.cuda(), cuts[1])).split(LENGTHS["target"])
+        decoding = Decoding(model, source.cuda(), cuts[0])
+        stepped = torch.stack([decoding.step(column) for column in fed.t()], 1)
+    for ours, row, theirs in zip(whole, stepped, plain, strict=True):
+        for found in (ours, row[: len(theirs)]):
+            error = (found.cpu().double() - theirs).norm() / theirs.norm()
+            assert error < (1e-4 if precision == "fp32" else 3e-2), error
