@@ -8,8 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nmt import recipe as recipes
 from nmt.data.batches import Cursor, Sampler, pack, pack_sources, split
+from nmt.data.segmentation import Segmented, Segmenter
 from nmt.ids import BOS, EOS
+from nmt.text import Tokenizer, Tokenizers, train_tokenizer
 
 
 class Pairs:
@@ -115,3 +118,65 @@ def test_packed_streams_hold_each_sentence_with_its_ends() -> None:
     assert (chunk.source_lengths.tolist(), chunk.target_lengths.tolist()) == ([3, 2], [2, 4])
     stream, lengths = pack_sources([[10, 11], [10]])
     assert (stream.tolist(), lengths.tolist()) == (chunk.source.tolist(), [3, 2])
+
+
+# BPE-dropout
+
+TEXT = [f"{a} {b}, {c}." for a in ("the", "this", "that") for b in ("man", "woman", "child") for c in ("sings", "runs")]
+TOKENIZER = Tokenizer(train_tokenizer(TEXT, 300))
+RECIPE = """
+run: run
+data: {source: en, target: de, train: train, valid: valid}
+tokenizer: {vocab_size: 300}
+"""
+
+
+class Stored:
+    """Stands for the shards: each text translated into itself backwards."""
+
+    def pair(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        source, target = TOKENIZER.encode([TEXT[index], TEXT[index][::-1]])
+        return np.array(source, np.uint16), np.array(target, np.uint16)
+
+
+def segmented(step: int, pairs: list[int], *changes: str) -> Segmented:
+    recipe = recipes.loads(RECIPE, overrides=changes)
+    segmenter = Segmenter(Stored(), Tokenizers(TOKENIZER, TOKENIZER), recipe)  # type: ignore[arg-type]
+    return segmenter.update(step, np.array(pairs))
+
+
+def as_lists(found: Segmented) -> list[tuple[list[int], list[int]]]:
+    return [(source.tolist(), target.tolist()) for source, target in found.pairs]
+
+
+def test_without_dropout_pairs_are_as_they_are_stored() -> None:
+    assert as_lists(segmented(1, [3, 0, 3])) == [tuple(side.tolist() for side in Stored().pair(i)) for i in (3, 0, 3)]
+
+
+def test_with_dropout_both_sides_say_the_same_in_more_tokens() -> None:
+    everything = list(range(len(TEXT)))
+    plain, anew = segmented(1, everything), segmented(1, everything, "train.bpe_dropout=0.5")
+    for i, (source, target) in enumerate(anew.pairs):
+        assert TOKENIZER.decode([source, target]) == [TEXT[i], TEXT[i][::-1]]
+    for stored, sampled in zip(plain.lengths, anew.lengths, strict=True):
+        assert sampled.sum() > stored.sum()
+    assert [lengths.tolist() for lengths in anew.lengths] == [[len(s[i]) for s in anew.pairs] for i in (0, 1)]
+
+
+def test_dropout_is_a_function_of_seed_and_step_and_differs_by_them_and_within_an_update() -> None:
+    change, pairs = "train.bpe_dropout=0.5", [0, 1, 2, 0, 0, 0]
+    first = as_lists(segmented(1, pairs, change))
+    assert as_lists(segmented(2, pairs, change)) != first
+    assert as_lists(segmented(1, pairs, change, "seed=2")) != first
+    assert as_lists(segmented(1, pairs, change)) == first
+    assert len({str(pair) for pair in first[3:]}) > 1
+
+
+def test_a_pair_that_dropout_would_make_too_long_stays_as_it_is_stored() -> None:
+    longest = max(len(side) for i in range(len(TEXT)) for side in Stored().pair(i))
+    pairs = list(range(len(TEXT))) * 5
+    found = segmented(1, pairs, "train.bpe_dropout=0.3", f"data.max_length={longest}")
+    assert max(lengths.max() for lengths in found.lengths) <= longest
+    stored = [[side.tolist() for side in Stored().pair(i)] for i in pairs]
+    kept = sum(list(pair) == old for pair, old in zip(as_lists(found), stored, strict=True))
+    assert 0 < kept < len(pairs)

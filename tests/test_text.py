@@ -2,6 +2,12 @@
 
 import gzip
 import io
+import math
+import random
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nmt.errors import DataError, ModelError
-from nmt.ids import BOS, EOS, PAD, UNK
+from nmt.ids import BOS, EOS, PAD, SPECIALS, UNK
 from nmt.recipe import Data, Tsv
 from nmt.text import (
     Tokenizer,
@@ -23,6 +29,7 @@ from nmt.text import (
     train_tokenizer,
 )
 from nmt.text.lines import LONGEST_LINE
+from nmt.text.tokenizer import SEEDS
 
 WORDS = [
     "the",
@@ -236,6 +243,59 @@ def test_nothing_is_unknown(text: str) -> None:
 def test_whatever_the_model_says_is_one_line(ids: list[int]) -> None:
     [line] = TOKENIZER.decode([ids])
     assert line == one_line(line)
+
+
+def split_with_dropout(word: str, dropout: float, draw: Callable[[], float], rank: dict[str, int]) -> tuple[str, ...]:
+    """BPE-dropout in plain Python: the best merge is made, or left out for good, until none is left."""
+    ends, out = list(range(len(word) + 1)), set()
+    while True:
+        spans = {span for span in zip(ends, ends[1:], ends[2:], strict=False) if word[span[0] : span[2]] in rank} - out
+        if not spans:
+            return tuple(word[a:b] for a, b in pairwise(ends))
+        best = min(spans, key=lambda span: (rank[word[span[0] : span[2]]], span))
+        if draw() < dropout:
+            out.add(best)
+        else:
+            ends.remove(best[1])
+
+
+@pytest.mark.parametrize("dropout", [0.1, 0.5])
+@pytest.mark.parametrize("word", ["a", "tree", "sleeps,"])
+def test_bpe_dropout_leaves_out_each_merge_with_its_probability(word: str, dropout: float) -> None:
+    count = 8000
+    sampled = TOKENIZER.resample(TOKENIZER.encode([word]) * count, dropout, 1)
+    ours = Counter(tuple(TOKENIZER.pieces(ids)) for ids in sampled)
+    draw = random.Random(1).random
+    rank = {piece: place for place, piece in enumerate(TOKENIZER.pieces(range(SPECIALS, TOKENIZER.vocab_size)))}
+    expected = Counter(split_with_dropout(f"▁{word}", dropout, draw, rank) for _ in range(count))
+    assert len(expected) > 1
+    for pieces in ours | expected:
+        assert abs(ours[pieces] - expected[pieces]) < 5 * math.sqrt(max(expected[pieces], 25)), pieces
+
+
+def test_bpe_dropout_is_a_function_of_text_and_seed_whatever_came_before() -> None:
+    stored = TOKENIZER.encode(LINES[:200])
+    first = TOKENIZER.resample(stored, 0.1, 7)
+    for other in (8, 0, SEEDS - 1):
+        assert TOKENIZER.resample(stored[:50], 0.1, other) != first[:50]
+    assert TOKENIZER.resample(stored, 0.1, 7) == first
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(TOKENIZER.resample, stored, 0.1, 7).result() == first
+    assert TOKENIZER.resample(stored, 0.0, 7) == stored == TOKENIZER.encode(LINES[:200])
+
+
+@settings(deadline=None)
+@given(st.text(st.characters(codec=None)), st.floats(0, 1), st.integers(0, SEEDS - 1))
+def test_bpe_dropout_changes_no_text_and_leaves_none_empty(text: str, dropout: float, seed: int) -> None:
+    [ids] = TOKENIZER.resample(TOKENIZER.encode([text]), dropout, seed)
+    assert TOKENIZER.decode([ids]) == [one_line(text)]
+    assert bool(ids) == bool(one_line(text))
+    assert not {PAD, BOS, EOS, UNK} & set(ids)
+
+
+def test_without_any_merge_a_text_is_its_characters() -> None:
+    [ids] = TOKENIZER.resample(TOKENIZER.encode(["the small ♥"]), 1.0, 1)
+    assert TOKENIZER.pieces(ids) == [*"▁the▁small▁", "<0xE2>", "<0x99>", "<0xA5>"]
 
 
 def test_special_tokens_have_no_text() -> None:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from nmt.data.segmentation import Segmented
 from nmt.data.shards import Shards
 from nmt.ids import BOS, EOS
 
@@ -101,7 +102,7 @@ def split(pairs: Ids, lengths: tuple[Ids, Ids], chunk_tokens: int) -> list[Ids]:
     return chunks
 
 
-def pack(shards: Shards, pairs: Sequence[int] | Ids) -> Chunk:
+def pack(shards: Shards | Segmented, pairs: Sequence[int] | Ids) -> Chunk:
     """The chunk of these pairs."""
     both = [shards.pair(int(i)) for i in pairs]
     sources = [part for source, _ in both for part in (source, (EOS,))]

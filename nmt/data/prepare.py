@@ -103,6 +103,7 @@ class _Preparation:
             lines,
             asked.vocab_size,
             character_coverage=asked.character_coverage,
+            split_by_unicode_script=asked.split_by_unicode_script,
             sample=asked.sample,
             seed=self.recipe.seed,
         )

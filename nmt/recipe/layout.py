@@ -17,6 +17,8 @@ class Layout(NamedTuple):
     """Checkpoints, made by `nmt train`; a folder each."""
     metrics: Path
     """metrics.jsonl, what training measured: one JSON object a line."""
+    skipped: Path
+    """skipped.jsonl, the updates that training left out because they were not finite; there if there are any."""
     model: Path
     """The model folder, made by `nmt average`."""
 
@@ -27,5 +29,5 @@ class Layout(NamedTuple):
     def of(cls, recipe: Recipe) -> "Layout":
         """The places of this recipe's run."""
         run = Path(recipe.run)
-        names = ("data", "checkpoints", "metrics.jsonl", "model", "translations")
+        names = ("data", "checkpoints", "metrics.jsonl", "skipped.jsonl", "model", "translations")
         return cls(run, *(run / name for name in names))

@@ -133,6 +133,8 @@ class Tokenizer(Section):
     character_coverage: Annotated[float, Field(ge=0.98, le=1)] = 1.0
     """The share of characters, by frequency, that get an entry; the rest is spelled in bytes. 0.9995 suits
     Chinese and Japanese, 1.0 small alphabets."""
+    split_by_unicode_script: bool = True
+    """Whether letters and signs are kept apart in tokens, as suits plain text; false lets (NP be one token."""
     sample: Count = 1_000_000
     """At most this many sentences of the training text are learned from, drawn by the seed."""
 

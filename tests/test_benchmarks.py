@@ -1,0 +1,81 @@
+"""The benchmarks run, and what they measure grows as it must."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, ROOT / "benchmarks" / "table1.py", *map(str, arguments)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("table1") / "table1.svg"
+
+
+@pytest.fixture(scope="module")
+def quick(drawn: Path) -> dict[str, Any]:
+    """The last line of a small run, which draws its figures where it can."""
+    plot = ["--plot", drawn] if find_spec("matplotlib") else []
+    ran = run("--quick", "--repeats", 2, *plot)
+    assert ran.returncode == 0, ran.stderr
+    assert "O(n²·d)" in ran.stdout
+    found: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
+    return found
+
+
+def test_table_1_has_the_papers_rows(quick: dict[str, Any]) -> None:
+    told = [(one["layer"], one["complexity"], one["sequential"], one["path"]) for one in quick["layers"][:4]]
+    assert told == [
+        ("self-attention", "O(n²·d)", "O(1)", "O(1)"),
+        ("recurrent (GRU)", "O(n·d²)", "O(n)", "O(n)"),
+        ("convolutional", "O(k·n·d²)", "O(1)", "O(log_k n)"),
+        ("self-attention (restricted)", "O(r·n·d)", "O(1)", "O(n/r)"),
+    ]
+
+
+def test_memory_grows_with_the_square_of_the_length_in_self_attention_alone(quick: dict[str, Any]) -> None:
+    """Bytes are counted, so these hold on any machine; what is linear in n is a tenth of them yet at this size."""
+    for one in quick["layers"]:
+        for name in ("forward_bytes_n", "both_bytes_n", "kept_bytes_n"):
+            assert one["exponents"][name] == pytest.approx(one["expected"]["memory_n"], abs=0.15), one["layer"]
+
+
+def test_what_self_attention_keeps_is_its_input_its_output_and_the_weights(quick: dict[str, Any]) -> None:
+    """q, k and v [n, d] as the heads have them, and one weight for each pair of tokens; four bytes a number."""
+    n, d = quick["sizes"]["lengths"], quick["sizes"]["width"]
+    kept = quick["layers"][0]["by_n"]["kept_bytes"]
+    assert kept == [4 * (size * size + 3 * size * d) for size in n]
+
+
+def test_time_grows_with_length(quick: dict[str, Any]) -> None:
+    """Small sizes on a shared machine: only that a longer stream is not quicker, and roughly how much slower."""
+    for one in quick["layers"]:
+        assert -0.5 < one["exponents"]["both_seconds_n"] < one["expected"]["n"] + 1, one["layer"]
+        assert one["by_n"]["both_seconds"][-1] > 0.8 * one["by_n"]["both_seconds"][0], one["layer"]
+
+
+def test_the_figures_are_drawn(quick: dict[str, Any], drawn: Path) -> None:
+    pytest.importorskip("matplotlib")
+    assert drawn.read_text().rstrip().endswith("</svg>")
+
+
+@pytest.mark.parametrize(("name", "told"), [("none/a.svg", "no such folder: make it first"), ("a.txt", "name it .svg")])
+def test_a_plot_that_cannot_be_drawn_is_told_before_anything_is_measured(tmp_path: Path, name: str, told: str) -> None:
+    pytest.importorskip("matplotlib")
+    ran = run("--plot", tmp_path / name)
+    assert ran.returncode == 2
+    assert ran.stderr.startswith("table1: error: ")
+    assert told in ran.stderr
+    assert ran.stderr.count("\n") == 1

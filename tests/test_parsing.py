@@ -1,0 +1,432 @@
+"""A tree is a sequence and comes back from it; any sequence is made a tree; trees are scored as EVALB scores them."""
+
+import gzip
+import json
+import random
+import tempfile
+from pathlib import Path
+
+import pytest
+from commands import Server, Shell
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nmt.errors import DataError
+from nmt.parsing import (
+    COLLINS,
+    KINDS,
+    Leaf,
+    Rules,
+    Sentence,
+    Summary,
+    Tree,
+    compare,
+    linearise,
+    read_tree_lines,
+    read_trees,
+    restore,
+    scores,
+    split_words,
+)
+from nmt.parsing.trees import Node
+
+EVALB = Path(__file__).parent / "evalb"
+
+WE_AGREE = "(ROOT (S (NP-SBJ (PRP We)) (VP=2 (VBP agree)) (. .)))"
+
+# What EVALB's sample.prm says; that a bracket without a label does not count goes without saying there.
+SAMPLE = Rules(
+    frozenset({"", "TOP", "-NONE-", ",", ":", "``", "''"}),
+    same_labels=(("T", "TT"),),
+    same_words=(("This", "this"),),
+)
+
+labels = st.sampled_from(["S", "NP", "VP", "PP", "X|Y", "ÄP"])
+some_words = st.text(st.characters(exclude_categories=["C", "Z"], exclude_characters="-"), min_size=1)
+nodes = st.recursive(
+    st.builds(Leaf, st.just("XX"), some_words),
+    lambda inner: st.builds(Tree, labels, st.lists(inner, min_size=1, max_size=4).map(tuple)),
+)
+trees = st.builds(Tree, labels, st.lists(nodes, min_size=1, max_size=4).map(tuple))
+tokens = st.one_of(
+    st.just("XX"),
+    labels.map("({}".format),
+    labels.map("){}".format),
+    st.sampled_from(["(", ")", "((", "()", "(-NONE-", "(ROOT", ")ROOT", "⁇", "XXX"]),
+    st.text(st.characters(exclude_categories=["Cs"]), min_size=1),
+)
+
+
+def tree(text: str, folder: Path) -> Tree:
+    """The one tree in a text."""
+    (folder / "tree").write_text(text)
+    (found,) = read_trees(folder / "tree")
+    return found
+
+
+def several(folder: Path, text: str) -> list[str]:
+    """The trees in a text, each on a line."""
+    (folder / "trees").write_text(text)
+    return [str(found) for found in read_trees(folder / "trees")]
+
+
+NOT = "not a tree in brackets, as (S (NP (PRP We)) (VP (VBP agree)))"
+
+
+def complaint(folder: Path, text: str) -> str:
+    """What is said of a file with this text, from its line number on."""
+    (folder / "trees").write_text(text)
+    with pytest.raises(DataError) as caught:
+        list(read_trees(folder / "trees"))
+    return str(caught.value).removeprefix(f"{folder}/trees:")
+
+
+# Reading and writing
+
+
+def test_a_tree_is_written_as_it_was_read(tmp_path: Path) -> None:
+    found = tree(WE_AGREE, tmp_path)
+    assert str(found) == WE_AGREE
+    assert found.words() == ["We", "agree", "."]
+    assert found.leaves()[0] == Leaf("PRP", "We")
+
+
+def test_a_tree_may_go_over_lines_and_a_line_may_hold_several(tmp_path: Path) -> None:
+    text = "( (S\n  (NP (NN one))\n) )\n\n(X (NN two)) (X\t(NN three))(X (NN four))"
+    assert several(tmp_path, text) == ["( (S (NP (NN one))))", "(X (NN two))", "(X (NN three))", "(X (NN four))"]
+
+
+def test_a_gzipped_treebank_is_read_like_a_plain_one(tmp_path: Path) -> None:
+    (tmp_path / "trees.gz").write_bytes(gzip.compress(WE_AGREE.encode()))
+    assert [str(found) for found in read_trees(tmp_path / "trees.gz")] == [WE_AGREE]
+
+
+def test_empty_elements_go_with_all_that_holds_nothing_else(tmp_path: Path) -> None:
+    text = "(S (NP (NN it)) (VP (VBD was) (SBAR (-NONE- 0) (S (-NONE- *T*-1)))))"
+    assert str(tree(text, tmp_path)) == "(S (NP (NN it)) (VP (VBD was)))"
+    assert tree("(S (NP (-NONE- *)))", tmp_path).children == ()
+
+
+def test_brackets_that_are_words_are_plain_in_words_and_escaped_in_trees(tmp_path: Path) -> None:
+    found = tree("(PRN (-LRB- -LRB-) (NN f-LRB-x-RRB-) (-RRB- -RRB-) (-LRB- -LSB-))", tmp_path)
+    assert found.words() == ["(", "f(x)", ")", "["]
+    assert str(found) == "(PRN (-LRB- -LRB-) (NN f-LRB-x-RRB-) (-RRB- -RRB-) (-LRB- [))"
+
+
+def test_a_no_break_space_is_part_of_a_word(tmp_path: Path) -> None:
+    found = tree("(QP (CD 10\u00a0000))", tmp_path)
+    assert found.words() == split_words(" 10\u00a0000\t") == ["10\u00a0000"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("(S (NN a))\n(NP (NN b)\n(NN c)", "2: a tree that begins here is not closed"),
+        ("(S (NN a))\n\n)", '3: {NOT}: a ")" too many'),
+        ("\nfive words", '2: {NOT}: "five" outside of all brackets'),
+        ("(NN two words)", '1: {NOT}: "words" where a bracket must open or close'),
+        ("(S (NN a) b)", '1: {NOT}: "b" where a bracket must open or close'),
+        ("(S a\n(NN b))", '2: {NOT}: a bracket after the word "a"'),
+    ],
+)  # fmt: skip
+def test_what_is_not_a_tree_is_told_with_file_and_line(text: str, said: str, tmp_path: Path) -> None:
+    assert complaint(tmp_path, text) == said.format(NOT=NOT)
+
+
+def test_where_each_line_is_a_tree_it_must_be_closed_there(tmp_path: Path) -> None:
+    (tmp_path / "lines").write_text("(S (NN a))\n\n(S\n(NN b))\n")
+    with pytest.raises(
+        DataError, match=r"lines:3: a tree that begins here is not closed; each line must hold one tree"
+    ):
+        list(read_tree_lines(tmp_path / "lines"))
+
+
+def test_trees_may_be_deeper_than_the_stack_of_python(tmp_path: Path) -> None:
+    deep = "(X " * 2_000 + "(NN a)" + ")" * 2_000
+    found = tree(deep, tmp_path)
+    assert str(found) == deep
+    assert compare(found, found).matched == 2_000
+    assert str(restore(linearise(found), ["a"]).tree) == f"(ROOT {deep.replace('NN', 'XX')})"
+
+
+# Sequences
+
+
+def test_a_tree_as_a_sequence_has_no_words_no_tags_no_functions_and_no_root(tmp_path: Path) -> None:
+    assert linearise(tree(WE_AGREE, tmp_path)) == "(S (NP XX )NP (VP XX )VP XX )S"
+    assert linearise(tree("(S (NP (PRP We)))", tmp_path)) == "(S (NP XX )NP )S"
+
+
+@given(trees)
+def test_a_tree_comes_back_from_its_sequence_unrepaired(found: Tree) -> None:
+    again, repairs = restore(linearise(found), found.words())
+    assert again == Tree("ROOT", (found,))
+    assert repairs == ()
+
+
+@given(st.lists(nodes, min_size=1).map(tuple))
+def test_a_root_around_several_comes_back_too_but_is_told_of(parts: tuple[Node, ...]) -> None:
+    whole = Tree("ROOT", parts)
+    again, repairs = restore(linearise(whole), whole.words())
+    assert again == whole
+    assert repairs == (() if len(parts) == 1 and isinstance(parts[0], Tree) else ("no root",))
+
+
+@given(st.lists(tokens), st.lists(some_words, min_size=1))
+def test_whatever_is_said_becomes_a_tree_of_exactly_the_words(said: list[str], words: list[str]) -> None:
+    found, repairs = restore(" ".join(said), words)
+    assert found.words() == words
+    assert set(repairs) <= set(KINDS)
+    # it is a fixed point: said again in brackets, nothing is left to repair but a root
+    assert restore(linearise(found), words) == (found, tuple(kind for kind in repairs if kind == "no root"))
+
+
+@given(st.lists(tokens), st.lists(some_words, min_size=1))
+def test_whatever_is_said_can_be_written_and_read(said: list[str], words: list[str]) -> None:
+    found = restore(" ".join(said), words).tree
+    with tempfile.TemporaryDirectory() as folder:
+        (again,) = _read_lines(Path(folder), str(found))
+    assert again == found
+
+
+def _read_lines(folder: Path, text: str) -> list[Tree | None]:
+    (folder / "lines").write_text(text, newline="\n")
+    return list(read_tree_lines(folder / "lines"))
+
+
+@pytest.mark.parametrize(
+    ("said", "made", "repairs"),
+    [
+        ("(S (NP XX )NP (VP XX )VP XX )S", "(S (NP a) (VP b) c)", []),
+        # passed over
+        ("(S foo XX ( XX ) XX )S", "(S a b c)", ["unknown token"]),
+        ("(S XX XX XX )S )NP", "(S a b c)", ["stray closing"]),
+        ("(S XX XX XX XX XX )S", "(S a b c)", ["extra word"]),
+        # closed
+        ("(S (NP XX (VP XX XX", "(S (NP a (VP b c)))", ["unclosed"]),
+        ("(S (NP (PP XX XX )NP XX )S", "(S (NP (PP a b)) c)", ["mismatched"]),
+        ("(S (NP XX XX )VP XX )S", "(S (NP a b) c)", ["mismatched"]),
+        ("(S (NP (NP XX )NP XX )S XX", "(S (NP (NP a) b)) c", ["mismatched", "no root"]),
+        # words that are missing
+        ("(S (NP XX )NP )S", "(S (NP a) b c)", ["missing word"]),
+        ("(S (NP XX", "(S (NP a b c))", ["unclosed", "missing word"]),
+        ("(NP XX )NP XX", "(NP a) b c", ["missing word", "no root"]),
+        ("", "a b c", ["missing word", "no root"]),
+        # constituents without words
+        ("(S (NP (PP )PP )NP XX XX XX )S", "(S a b c)", ["empty constituent"]),
+        ("(S XX XX XX (NP XX )NP )S", "(S a b c)", ["extra word", "empty constituent"]),
+        # several at the top
+        ("(NP XX )NP (VP XX XX )VP", "(NP a) (VP b c)", ["no root"]),
+        ("XX XX XX", "a b c", ["no root"]),
+    ],
+)
+def test_each_repair_is_the_one_that_is_stated(said: str, made: str, repairs: list[str]) -> None:
+    found = restore(said, ["a", "b", "c"])
+    assert str(found.tree).replace("(XX a)", "a").replace("(XX b)", "b").replace("(XX c)", "c") == f"(ROOT {made})"
+    assert list(found.repairs) == repairs
+
+
+# Scores
+
+
+def published() -> tuple[list[list[str]], list[dict[str, str]]]:
+    """What EVALB says of its sample: a row of figures for each sentence, and the two summaries."""
+    head, *parts = (EVALB / "sample.rsl").read_text().split("-- ")
+    rows = [line.split() for line in head.splitlines() if line[:4].strip().isdigit()]
+    texts = [part.partition("--\n")[2].splitlines() for part in parts]
+    return rows, [dict(map(str.strip, line.split("=")) for line in lines if line) for lines in texts]
+
+
+def row(number: int, found: Sentence) -> list[str]:
+    """A sentence as EVALB prints it."""
+    tags = found.tags or 0
+    accuracy = 100 * tags / found.words
+    status = ["valid", "error", "skipped"].index(found.status)
+    counts = [found.matched, found.gold, found.test, found.crossing, found.words, tags]
+    return [
+        *map(str, (number, found.length, status)),
+        f"{found.recall:.2f}",
+        f"{found.precision:.2f}",
+        *map(str, counts),
+        f"{accuracy:.2f}",
+    ]
+
+
+def summary(found: Summary) -> dict[str, str]:
+    """A summary as EVALB prints it."""
+    return {
+        "Number of sentence": str(found.sentences),
+        "Number of Error sentence": str(found.errors),
+        "Number of Skip  sentence": str(found.skipped),
+        "Number of Valid sentence": str(found.valid),
+        "Bracketing Recall": f"{found.recall:.2f}",
+        "Bracketing Precision": f"{found.precision:.2f}",
+        "Complete match": f"{found.exact:.2f}",
+        "Average crossing": f"{found.crossing:.2f}",
+        "No crossing": f"{found.no_crossing:.2f}",
+        "2 or less crossing": f"{found.at_most_two_crossing:.2f}",
+        "Tagging accuracy": f"{found.tagging:.2f}",
+    }
+
+
+def test_evalb_gives_its_sample_the_figures_that_we_give() -> None:
+    rows, (everything, short) = published()
+    found = scores(EVALB / "sample.gld", EVALB / "sample.tst", SAMPLE)
+    assert [row(number, sentence) for number, sentence in enumerate(found, 1)] == rows
+    assert summary(Summary.of(found)) == everything
+    assert summary(Summary.of([sentence for sentence in found if sentence.length <= 40])) == short
+
+
+def test_f1_is_the_harmonic_mean_of_precision_and_recall() -> None:
+    found = Summary.of(scores(EVALB / "sample.gld", EVALB / "sample.tst", SAMPLE))
+    assert found.f1 == pytest.approx(2 / (1 / found.recall + 1 / found.precision))
+
+
+def both(gold: str, test: str, folder: Path, rules: Rules = COLLINS) -> Sentence:
+    return compare(tree(gold, folder), tree(test, folder), rules)
+
+
+def test_punctuation_functions_and_the_root_do_not_count(tmp_path: Path) -> None:
+    found = both(WE_AGREE, "(S (NP (PRP We)) (VP (VBP agree)))", tmp_path)
+    assert (found.matched, found.gold, found.test, found.words, found.length) == (3, 3, 3, 2, 3)
+
+
+def test_the_gold_tags_say_what_is_punctuation(tmp_path: Path) -> None:
+    untagged = "(TOP (S (NP (XX We)) (VP (XX agree) (XX .))))"
+    found = both(WE_AGREE, untagged, tmp_path)
+    assert found.status == "valid"
+    assert found.exact
+    assert found.tags is None
+    assert Summary.of([found]).tagging is None
+
+
+def test_particles_are_adverbs_for_collins(tmp_path: Path) -> None:
+    assert both("(VP (VB go) (PRT (RP on)))", "(VP (VB go) (ADVP (RP on)))", tmp_path).exact
+    assert not both("(VP (VB go) (PRT (RP on)))", "(VP (VB go) (ADVP (RP on)))", tmp_path, SAMPLE).exact
+
+
+def test_equal_brackets_over_the_same_words_count_as_often_as_they_are_there(tmp_path: Path) -> None:
+    found = both("(NP (NP (NN a)))", "(NP (NP (NP (NN a))))", tmp_path)
+    assert (found.matched, found.gold, found.test) == (2, 2, 3)
+
+
+@given(trees)
+def test_a_tree_compared_with_itself_is_exact(found: Tree) -> None:
+    same = compare(found, found)
+    assert same.exact
+    assert same.crossing == 0
+
+
+@given(trees, st.lists(tokens))
+def test_exchanging_gold_and_test_exchanges_recall_and_precision(found: Tree, said: list[str]) -> None:
+    other = restore(" ".join(said), found.words()).tree
+    there, back = compare(found, other), compare(other, found)
+    assert (there.recall, there.precision) == (back.precision, back.recall)
+
+
+def test_files_of_unequal_length_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "gold").write_text(f"{WE_AGREE}\n" * 2)
+    (tmp_path / "parsed").write_text(f"{WE_AGREE}\n")
+    with pytest.raises(DataError, match=r"gold has 2 trees but .*parsed has 1 lines"):
+        scores(tmp_path / "gold", tmp_path / "parsed")
+
+
+# The commands
+
+
+def a_tree(draw: random.Random) -> str:
+    """A sentence of a small language: its trees follow from its words."""
+
+    def noun_phrase(depth: int = 0) -> str:
+        noun = f"(NP (DT the) (NN {draw.choice(['dog', 'cat', 'bird'])}))"
+        if depth or draw.random() < 0.6:
+            return noun
+        return f"(NP {noun} (PP (IN near) {noun_phrase(depth + 1)}))"
+
+    verb = draw.choice(["(VP (VBZ sleeps))", "(VP (VBZ sees) {})"]).format(noun_phrase())
+    return f"(ROOT (S {noun_phrase().replace('(NP', '(NP-SBJ', 1)} {verb} (. .)))"
+
+
+RECIPE = """
+run: run
+data: {source: words, target: tree, train: train, valid: valid, max_ratio: 20}
+tokenizer: {vocab_size: 310}
+model: {layers: 1, d_model: 48, heads: 4, d_ffn: 96, norm: pre, dropout: 0}
+train:
+  steps: 250
+  batch_tokens: 600
+  schedule: {warmup: 50}
+  precision: fp32
+  valid_every: 250
+  valid_bleu: 0
+  checkpoint_every: 125
+  log_every: 50
+average: {last: 1}
+decode: {beam: 2, max_extra: 100}
+"""
+
+
+@pytest.fixture(scope="module")
+def parser(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Shell:
+    """A model that has learned to parse, and the treebank that it learned from."""
+    folder = tmp_path_factory.mktemp("parsing")
+    draw = random.Random(1)
+    for split, count in {"train": 80, "valid": 5, "test": 12}.items():
+        (folder / f"{split}.mrg").write_text("".join(a_tree(draw) + "\n" for _ in range(count)))
+    (folder / "recipe.yaml").write_text(RECIPE)
+    shell = Shell(server, folder)
+    for split in ("train", "valid", "test"):
+        shell("trees", f"{split}.mrg", "--output", split)
+    shell("prepare", "recipe.yaml", "--workers", 1)
+    shell("train", "recipe.yaml", "--device", "cpu")
+    shell("average", "recipe.yaml")
+    return shell
+
+
+def test_a_treebank_becomes_parallel_text_and_what_is_left_out_is_told(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "one.mrg").write_text(f"{WE_AGREE}\n(S (-NONE- *))\n")
+    (tmp_path / "two.mrg.gz").write_bytes(gzip.compress(b"( (FRAG\n (UH Yes)) )"))
+    done = Shell(server, tmp_path)("trees", "one.mrg", "two.mrg.gz", "--output", "new/both")
+    assert done.err == "3 trees read, 1 left out: they have no words\n"
+    assert (tmp_path / "new/both.words").read_text() == "We agree .\nYes\n"
+    assert (tmp_path / "new/both.tree").read_text() == "(S (NP XX )NP (VP XX )VP XX )S\n(FRAG XX )FRAG\n"
+
+
+def test_a_treebank_that_is_none_leaves_nothing_behind(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "one.mrg").write_text(f"{WE_AGREE}\n(S\n")
+    said = Shell(server, tmp_path).fails("trees", "one.mrg", "--output", "one")
+    assert said == "one.mrg:2: a tree that begins here is not closed"
+    assert [path.name for path in tmp_path.iterdir()] == ["one.mrg"]
+
+
+def test_what_is_learned_from_trees_parses_and_is_scored(parser: Shell) -> None:
+    done = parser("parse", "recipe.yaml", "test.words", "--device", "cpu")
+    (parser.folder / "test.parsed").write_bytes(done.out)
+    figures = json.loads(parser("evalb", "test.mrg", "test.parsed", "--json").out)["all"]
+    assert figures["valid"] == figures["sentences"] == 12
+    assert figures["f1"] > 80
+    assert figures["tagging"] is None
+    table = parser("evalb", "test.mrg", "test.parsed").lines
+    assert f"{figures['f1']:.2f}" in next(line for line in table if line.startswith("F1"))
+
+
+def test_one_line_in_is_one_tree_out_of_its_words_and_a_blank_line_stays_blank(parser: Shell) -> None:
+    lines = ["the dog sleeps .", "", "Qwerty ( uiop )  asdf", "the the"]
+    done = parser("parse", "run/model", "--device", "cpu", "--beam", 1, stdin="\n".join(lines).encode())
+    assert len(done.lines) == 4
+    (parser.folder / "out").write_bytes(done.out)
+    found = list(read_tree_lines(parser.folder / "out"))
+    assert [tree.words() if tree else [] for tree in found] == [line.split() for line in lines]
+    assert done.err.splitlines()[-1].startswith("3 parsed, ")
+
+
+def test_raw_is_what_the_model_says(parser: Shell) -> None:
+    raw = parser("parse", "recipe.yaml", "test.words", "--raw", "--device", "cpu").lines
+    made = parser("parse", "recipe.yaml", "test.words", "--device", "cpu").lines
+    words = (parser.folder / "test.words").read_text().splitlines()
+    assert [str(restore(line, split_words(text)).tree) for line, text in zip(raw, words, strict=True)] == made
+
+
+def test_standard_input_is_not_read_twice(server: Server, tmp_path: Path) -> None:
+    said = Shell(server, tmp_path).fails("evalb", "-", "-")
+    assert said == "-: standard input can be read only once: name a file for the other"
