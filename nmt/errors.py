@@ -12,6 +12,7 @@ class NmtError(Exception):
         ├── DataError         text, corpora, shards, and training a tokenizer on them
         ├── ModelError        a model folder that is incomplete, cut short or of another make
         ├── CheckpointError   a checkpoint that cannot be read or belongs to another recipe
+        ├── TrainingError     numbers that training could not keep finite
         ├── DeviceError       a device that is not there or cannot do what is asked
         └── OutputError       a file that cannot be written: disk full, no permission, no such folder
     """
@@ -31,6 +32,10 @@ class ModelError(NmtError):
 
 class CheckpointError(NmtError):
     """A checkpoint that cannot be read, or that was made by another recipe."""
+
+
+class TrainingError(NmtError):
+    """A training whose loss, gradients or weights stop being finite, again and again."""
 
 
 class DeviceError(NmtError):

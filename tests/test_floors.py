@@ -15,7 +15,7 @@ FLOORS = {
     "text": 2,
     "model": 3, "data": 3,
     "search": 4,
-    "translation": 5, "evaluation": 5,
+    "translation": 5, "evaluation": 5, "parsing": 5,
     "training": 6,
     "interop": 7, "report": 7, "server": 7,
     "cli": 8, "__init__": 8,
@@ -32,6 +32,7 @@ STRANGERS = {
     "recipe": {"torch"},
     "text": {"torch"},
     "evaluation": {"torch", "nmt.model", "nmt.data", "nmt.search"},
+    "parsing": {"torch", "nmt.model", "nmt.data", "nmt.search"},
     "search": {"nmt.text", "nmt.files", "nmt.data"},
 }
 
@@ -141,7 +142,7 @@ def test_an_import_from_above_or_across_is_seen(tmp_path: Path) -> None:
 
 
 def test_preparing_and_scoring_never_load_torch() -> None:
-    rooms = "nmt, nmt.recipe, nmt.text, nmt.data.prepare, nmt.evaluation"
+    rooms = "nmt, nmt.recipe, nmt.text, nmt.data.prepare, nmt.evaluation, nmt.parsing"
     assert "torch" not in loaded_after(f"import {rooms}")
 
 

@@ -157,7 +157,7 @@ def section(heading: str) -> str:
 
 def test_every_command_has_its_section_and_no_other_is_named() -> None:
     assert re.findall(r"^### `nmt (\w+)`", README, re.MULTILINE) == list(commands())
-    assert set(re.findall(r"(?:`|^|[|] |[$] )nmt ([a-z]+)", README, re.MULTILINE)) <= commands().keys()
+    assert set(re.findall(r"(?:`|^|[|] |[$] )nmt ([a-z]\w*)", README, re.MULTILINE)) <= commands().keys()
 
 
 @pytest.mark.parametrize("name", commands())

@@ -1,8 +1,8 @@
 """Checkpoints: all that training needs to go on as if it had never stopped, written whole or not at all.
 
 A checkpoint is a folder `step-00001000` of `model.safetensors` (weights by name), `optimizer.safetensors` (Adam's
-moments by name) and `state.json` (step, cursor, recipe, fingerprint of the data). Nothing random is stored: order and
-dropout follow from seed, epoch and step.
+moments by name) and `state.json` (step, cursor, what went wrong, recipe, fingerprint of the data). Nothing random is
+stored: order and dropout follow from seed, epoch and step.
 """
 
 import shutil
@@ -17,6 +17,7 @@ from nmt.errors import CheckpointError, DataError, ModelError
 from nmt.files import make_folder, read_json, whole_folder, write_json
 from nmt.model.folder import WEIGHTS, read_weights, set_weights, weights_of, write_weights
 from nmt.recipe import Recipe
+from nmt.training.health import Health
 from nmt.training.learner import Learner
 
 OPTIMIZER = "optimizer.safetensors"
@@ -28,11 +29,12 @@ FREE = {  # what may change between two runs of one training: neither what is le
 
 
 class State(NamedTuple):
-    """How far training has come: updates done, the place in the data, and seconds spent training."""
+    """How far training has come: updates done, the place in the data, seconds spent, and what went wrong with it."""
 
     step: int = 0
     cursor: Cursor = Cursor()
     seconds: float = 0.0
+    health: Health = Health()
 
 
 def save(checkpoints: Path, learner: Learner, recipe: Recipe, data: str, state: State) -> Path:
@@ -45,21 +47,26 @@ def save(checkpoints: Path, learner: Learner, recipe: Recipe, data: str, state: 
     with whole_folder(path) as folder:
         write_weights(folder / WEIGHTS, weights_of(learner.model))
         write_weights(folder / OPTIMIZER, learner.optimizer_tensors())
-        write_json(folder / STATE, state._asdict() | {"data": data, "recipe": recipe.model_dump(mode="json")})
+        said = state._asdict() | {"health": state.health._asdict()}
+        write_json(folder / STATE, said | {"data": data, "recipe": recipe.model_dump(mode="json")})
     for old in (*_outdated(checkpoints, recipe), *checkpoints.glob(".step-*.tmp")):
         shutil.rmtree(old, ignore_errors=True)
     return path
 
 
 def _outdated(checkpoints: Path, recipe: Recipe) -> list[Path]:
-    """All but the last `train.keep`. One made because training was stopped goes too, once there is a later one.
+    """All but the last `train.keep`, and the one to rewind to. One that a stop made goes once there is a later one.
 
-    So an interrupted training keeps, and averages, the same checkpoints as an undisturbed one.
+    So an interrupted training keeps, averages and goes back to the same checkpoints as an undisturbed one.
     """
     *before, newest = present(checkpoints)
-    due = [path for path in before if _step(path) % recipe.train.checkpoint_every == 0]
-    kept = [*due, newest][-recipe.train.keep :]
+    due = [path for path in before if _is_due(path, recipe)]
+    kept = {*[*due, newest][-recipe.train.keep :], good(checkpoints, recipe)}
     return [path for path in before if path not in kept]
+
+
+def _is_due(path: Path, recipe: Recipe) -> bool:
+    return _step(path) % recipe.train.checkpoint_every == 0
 
 
 def _step(path: Path) -> int:
@@ -76,6 +83,26 @@ def last(checkpoints: Path) -> Path | None:
     return max(present(checkpoints), default=None)
 
 
+def good(checkpoints: Path, recipe: Recipe) -> Path | None:
+    """The checkpoint to rewind to, if there is one: the last one that was due, and made while all went well."""
+    due = [path for path in present(checkpoints) if _is_due(path, recipe)]
+    return next((path for path in reversed(due) if _is_good(path)), None)
+
+
+def _is_good(path: Path) -> bool:
+    try:
+        return _health(_read_state(path)).row == 0
+    except (CheckpointError, TypeError):
+        return False
+
+
+def remove_after(checkpoints: Path, step: int) -> None:
+    """Removes the checkpoints of later updates, which are about to be done again, on other data."""
+    for path in present(checkpoints):
+        if _step(path) > step:
+            shutil.rmtree(path, ignore_errors=True)
+
+
 def restore(path: Path, learner: Learner, recipe: Recipe, data: str) -> State:
     """Puts a checkpoint into `learner` and gives its state.
 
@@ -85,7 +112,7 @@ def restore(path: Path, learner: Learner, recipe: Recipe, data: str) -> State:
     try:
         set_weights(learner.model, read_weights(path / WEIGHTS), path / WEIGHTS)
         learner.set_optimizer_tensors(read_weights(path / OPTIMIZER))
-        return State(int(stored["step"]), Cursor(*stored["cursor"]), float(stored["seconds"]))
+        return State(int(stored["step"]), Cursor(*stored["cursor"]), float(stored["seconds"]), _health(stored))
     except (ModelError, KeyError, ValueError, TypeError) as error:
         raise _damaged(path, error) from None
 
@@ -125,6 +152,11 @@ def _read_state(path: Path) -> dict[str, Any]:
     if not isinstance(stored, dict) or not {"recipe", "data", "step", "cursor", "seconds"} <= stored.keys():
         raise _damaged(path, f"{STATE} says too little")
     return stored
+
+
+def _health(stored: dict[str, Any]) -> Health:
+    """As a checkpoint has it; those of before it was noted had none to note."""
+    return Health(**stored.get("health", {}))
 
 
 def _damaged(path: Path, why: object) -> CheckpointError:

@@ -10,10 +10,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from nmt.files import output_error, whole_file
+from nmt.recipe import Layout, Recipe
+from nmt.training.checkpoint import State
+from nmt.training.health import Fault
 from nmt.training.learner import Update
 from nmt.training.validation import Measurement
 
@@ -21,13 +25,14 @@ from nmt.training.validation import Measurement
 class Journal:
     """Writes down the course of one training run; a context manager."""
 
-    def __init__(self, metrics: Path, steps: int, step: int, every: int) -> None:
-        """Begins after update `step` of `steps`; what `metrics` holds of later updates is taken out.
+    def __init__(self, layout: Layout, recipe: Recipe, state: State) -> None:
+        """Begins at `state`; what the files of a run hold of later updates is taken out.
 
         `measured` is the update after which the valid corpus was last measured, 0 for never.
         """
-        self._steps = steps
-        self._every = every
+        self._steps = recipe.train.steps
+        self._every = recipe.train.log_every
+        self._metrics, self._skipped = layout.metrics, layout.skipped
         self._live = sys.stderr.isatty()
         self._console = Console(stderr=True, force_terminal=self._live, highlight=False, soft_wrap=True)
         columns = (
@@ -35,11 +40,10 @@ class Journal:
             TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
         )  # fmt: skip
         self._progress = Progress(*columns, console=self._console, disable=not self._live)
-        self._bar = self._progress.add_task("", total=steps, completed=step)
-        self._updates: list[Update] = []
-        self._since = time.perf_counter()
-        self._metrics = metrics
-        self.measured = max((line["step"] for line in _kept(metrics, step) if line["kind"] == "valid"), default=0)
+        self._bar = self._progress.add_task("", total=self._steps)
+        self._skips = state.health.skips
+        _keep_first(self._skipped, self._skips)
+        self._go_on_from(state.step)
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -60,6 +64,27 @@ class Journal:
         if step % self._every == 0 or step == self._steps:
             self._summary(step)
 
+    def skip(self, step: int, fault: Fault) -> None:
+        """Tells of an update that is left out, and writes down which lines were in it."""
+        self._skips += 1
+        self.say(f"update {step:>7,}  {fault.describe(self._skipped)}")
+        _append(self._skipped, {"step": step} | fault.values())
+        self._progress.update(self._bar, completed=step)
+        if step % self._every == 0 or step == self._steps:
+            self._summary(step)
+
+    def rewind(self, step: int, to: int, why: str) -> None:
+        """Tells that training goes back from one update to another; what was measured after that is taken out."""
+        place = f"the weights of update {to:,}" if to else "the first weights"
+        self.say(f"update {step:>7,}  {why}: back to {place}, without the data since then")
+        self._go_on_from(to)
+
+    def _go_on_from(self, step: int) -> None:
+        self._updates: list[Update] = []
+        self._since = time.perf_counter()
+        self._progress.update(self._bar, completed=step)
+        self.measured = max((line["step"] for line in _kept(self._metrics, step) if line["kind"] == "valid"), default=0)
+
     @contextmanager
     def pause(self) -> Iterator[None]:
         """What the block does is not training: its time does not count towards tokens per second."""
@@ -74,16 +99,19 @@ class Journal:
         if found.sample:
             for name, text in found.sample._asdict().items():
                 self.say(f"  {name:<12} {text}")
-        self._write({"kind": "valid", "step": step, "loss": found.loss, "bleu": found.bleu})
+        figures = {"loss": found.loss, "bleu": found.bleu, "attention_entropy": found.attention_entropy}
+        _append(self._metrics, {"kind": "valid", "step": step} | figures)
         self.measured = step
 
     def _summary(self, step: int) -> None:
-        """The updates since the last summary, as one line."""
+        """The updates since the last summary, as one line; none where all of them were skipped."""
         updates, self._updates = self._updates, []
+        if not updates:
+            return
         target = sum(update.target_tokens for update in updates)
         source = sum(update.source_tokens for update in updates)
         loss, nll = (float(sum(kind)) / target for kind in ([u.loss for u in updates], [u.nll for u in updates]))
-        norm = float(updates[-1].gradient_norm)
+        norms = torch.stack([update.gradient_norm for update in updates])
         seconds = time.perf_counter() - self._since
         self._since = time.perf_counter()
         speed, rate = target / seconds, updates[-1].rate
@@ -91,22 +119,44 @@ class Journal:
         self._progress.update(self._bar, description=text)
         if not self._live:
             self.say(f"update {step:>7,}  {text}  perplexity {_perplexity(nll):.2f}  learning rate {rate:.2e}")
-        self._write({
-            "kind": "train", "step": step, "loss": loss, "nll": nll, "gradient_norm": norm, "learning_rate": rate,
+        _append(self._metrics, {
+            "kind": "train", "step": step, "loss": loss, "nll": nll, "gradient_norm": float(norms[-1]),
+            "gradient_norm_max": float(norms.max()), "skipped_updates": self._skips, "learning_rate": rate,
             "target_tokens": target, "source_tokens": source, "target_tokens_per_second": speed,
         })  # fmt: skip
-
-    def _write(self, values: dict[str, Any]) -> None:
-        line = json.dumps({"time": time.time()} | values)
-        try:
-            with self._metrics.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
-        except OSError as error:
-            raise output_error(self._metrics, error) from None
 
 
 def _perplexity(nats: float) -> float:
     return math.exp(min(nats, 99.0))
+
+
+def _append(path: Path, values: dict[str, Any]) -> None:
+    """One more line of JSON, with the time."""
+    line = json.dumps({"time": time.time()} | _finite(values), ensure_ascii=False)
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+    except OSError as error:
+        raise output_error(path, error) from None
+
+
+def _finite(value: Any) -> Any:
+    """The value with null for each number that JSON cannot write."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _keep_first(path: Path, count: int) -> None:
+    """Leaves the first lines of a file, if there are more: those of updates that are not about to be done again."""
+    if not path.exists():
+        return
+    lines = path.read_bytes().splitlines(keepends=True)
+    if len(lines) > count:
+        with whole_file(path) as file:
+            file.writelines(lines[:count])
 
 
 def _kept(metrics: Path, step: int) -> list[dict[str, Any]]:

@@ -34,8 +34,14 @@ class Sums(NamedTuple):
 
     loss: Tensor
     nll: Tensor
+    gradient_norm: Tensor
     target_tokens: int
     source_tokens: int
+
+    @property
+    def finite(self) -> bool:
+        """Whether loss and gradients are; waits for the device. A gradient whose square overflows is not."""
+        return bool(torch.stack([self.loss, self.gradient_norm]).isfinite().all())
 
 
 class Learner:
@@ -67,24 +73,62 @@ class Learner:
         tokens = sum(chunk.target_tokens for chunk in chunks)
         total, nll = torch.zeros(2, device=self.device)
         for number, chunk in enumerate(chunks):
-            torch.manual_seed(_seed(self._recipe.seed, step, number))  # dropout is a function of these three
-            loss = self.loss(chunk, self._recipe.train.label_smoothing)
-            (loss.smoothed / tokens).backward()
+            loss = self._backward(step, number, chunk, tokens)
             total += loss.smoothed.detach()
             nll += loss.nll
-        return Sums(total, nll, tokens, sum(len(chunk.source) for chunk in chunks))
+        return Sums(total, nll, self._gradient_norm(), tokens, sum(len(chunk.source) for chunk in chunks))
 
     def apply(self, step: int, sums: Sums) -> Update:
-        """Moves the parameters by their gradients."""
+        """Moves the parameters by their gradients, which must be finite."""
         rate = learning_rate(self._recipe, step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
         if longest := self._recipe.train.clip_norm:
-            torch.nn.utils.clip_grads_with_norm_(self._parameters, longest, norm)
+            torch.nn.utils.clip_grads_with_norm_(self._parameters, longest, sums.gradient_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return Update(sums.loss, sums.nll, norm, sums.target_tokens, sums.source_tokens, rate)
+        return Update(sums.loss, sums.nll, sums.gradient_norm, sums.target_tokens, sums.source_tokens, rate)
+
+    def forget(self) -> None:
+        """Leaves the gradients out, as if they had not been asked for."""
+        self.optimizer.zero_grad()
+
+    def suspects(self, step: int, chunks: Sequence[Chunk]) -> list[int]:
+        """Which chunks of update `step` have, each alone, a loss or gradient that is not finite; all if it takes all.
+
+        Computes them again, with the same dropout, and leaves no gradients.
+        """
+        tokens = sum(chunk.target_tokens for chunk in chunks)
+        found = []
+        for number, chunk in enumerate(chunks):
+            self.forget()
+            loss = self._backward(step, number, chunk, tokens)
+            if not (loss.smoothed.isfinite() and self._gradient_norm().isfinite()):
+                found.append(number)
+        self.forget()
+        return found or list(range(len(chunks)))
+
+    def finite(self) -> bool:
+        """Whether all weights are; waits for the device."""
+        return bool(torch.stack([p.isfinite().all() for p in self._parameters]).all())
+
+    def restart(self, weights: dict[str, Tensor]) -> None:
+        """Takes up these weights, and an optimizer that has seen nothing."""
+        parameters = dict(self.model.named_parameters())
+        with torch.no_grad():
+            for name, tensor in weights.items():
+                parameters[name].copy_(tensor)
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": {}})
+
+    def _backward(self, step: int, number: int, chunk: Chunk, tokens: int) -> Loss:
+        """Adds to the gradients those of chunk `number` of an update of so many target tokens; gives its loss."""
+        torch.manual_seed(_seed(self._recipe.seed, step, number))  # dropout is a function of these three
+        loss = self.loss(chunk, self._recipe.train.label_smoothing)
+        (loss.smoothed / tokens).backward()
+        return loss
+
+    def _gradient_norm(self) -> Tensor:
+        return torch.nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
 
     @torch.no_grad()
     def negative_log_likelihood(self, chunks: Sequence[Chunk]) -> float:

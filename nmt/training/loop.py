@@ -2,21 +2,27 @@
 
 import signal
 import time
+from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from nmt.data import check_prepared
-from nmt.data.batches import Sampler, pack, split
+from nmt.data.batches import Chunk, Cursor, Ids, Sampler, pack, split
+from nmt.data.segmentation import Segmenter
 from nmt.data.shards import Shards, fingerprint
 from nmt.files import alone_in, make_folder
 from nmt.model.device import pick_device, pick_precision
-from nmt.model.folder import build
+from nmt.model.folder import build, weights_of
+from nmt.model.transformer import Transformer
+from nmt.model.views import why_padded
 from nmt.recipe import Layout, Recipe
 from nmt.text import Tokenizers
 from nmt.training import checkpoint
 from nmt.training.checkpoint import State
+from nmt.training.health import IN_A_ROW, REWINDS, Fault, examine, hopeless
 from nmt.training.journal import Journal
-from nmt.training.learner import Learner
+from nmt.training.learner import Learner, Sums
 from nmt.training.stopping import Stopping
 from nmt.training.validation import Validation
 
@@ -24,16 +30,26 @@ from nmt.training.validation import Validation
 def train(recipe: Recipe, device: str = "auto") -> signal.Signals | None:
     """Trains as the recipe says, from the last checkpoint if there is one; checkpoints land in RUN/checkpoints.
 
-    Gives the signal that ended it early, or None. Raises `DataError`, `CheckpointError`, `DeviceError`, `OutputError`.
+    Gives the signal that ended it early, or None. Raises `DataError`, `CheckpointError`, `DeviceError`, `OutputError`,
+    and `TrainingError` where the numbers do not stay finite.
     """
     training = Training(recipe, pick_device(device))
     with alone_in(training.layout.checkpoints), Stopping() as stopping:
-        journal = Journal(training.layout.metrics, recipe.train.steps, training.state.step, recipe.train.log_every)
-        with journal:
+        with Journal(training.layout, recipe, training.state) as journal:
             journal.say(training.describe())
             training.run(journal, stopping)
         journal.say(training.farewell(stopping.signal))
     return stopping.signal
+
+
+class Batch(NamedTuple):
+    """What update `step` is made of, when the data goes on from `begin`: the pairs of each of its chunks, by number."""
+
+    step: int
+    begin: Cursor
+    end: Cursor
+    pairs: list[Ids]
+    chunks: list[Chunk]
 
 
 class Training:
@@ -45,11 +61,11 @@ class Training:
         check_prepared(self.layout.data, recipe)
         self._shards = Shards.open(self.layout.data, "train")
         self._fingerprint = fingerprint(self.layout.data)
-        tokenizers = Tokenizers.load(self.layout.data)
-        torch.manual_seed(recipe.seed)
-        model = build(recipe, tokenizers).to(device)
+        self._tokenizers = tokenizers = Tokenizers.load(self.layout.data)
+        model = self._new_model().to(device)
         self.learner = Learner(recipe, model, device, pick_precision(recipe.train.precision, device))
         self._sampler = Sampler(self._shards, recipe.train.batch_tokens, recipe.seed)
+        self._segmenter = Segmenter(self._shards, tokenizers, recipe)
         chosen = recipe.train.chunk_tokens
         self._chunk_tokens = _chunk_tokens(device, self.learner.precision) if chosen == "auto" else chosen
         self._validation = Validation(recipe, tokenizers, self._chunk_tokens)
@@ -59,6 +75,7 @@ class Training:
         if self._found:
             self.state = checkpoint.restore(self._found, self.learner, recipe, self._fingerprint)
         self._saved = self.state.step
+        self._ahead: Batch | None = None
 
     def run(self, journal: Journal, stopping: Stopping) -> None:
         """Does the updates that are left, or as many as it may before it is to stop; the last one is saved."""
@@ -67,7 +84,7 @@ class Training:
             if self._due(self.recipe.train.checkpoint_every):
                 self._save()
             self._measure(journal, stopping)
-        if self._saved != self.state.step:
+        if self._saved != self.state.step and self.learner.finite():
             self._save()
 
     def describe(self) -> str:
@@ -76,31 +93,83 @@ class Training:
         kind = {torch.float32: "fp32", torch.bfloat16: "bf16"}[learner.precision]
         threads = f", {torch.get_num_threads()} threads" if learner.device.type == "cpu" else ""
         start = f"going on from {self._found}" if self._found else "from the beginning"
+        slow = why_padded(self.recipe.model) if (learner.device.type, kind) == ("cuda", "bf16") else None
         return (
             f"{learner.model.parameter_count() / 1e6:.1f} M parameters on {learner.device} in {kind}{threads}; "
             f"{start}, {step:,} of {self.recipe.train.steps:,} updates done"
+            + (f"; attention pads, for the kernel without padding cannot take {slow}" if slow else "")
         )
 
     def farewell(self, stopped: signal.Signals | None) -> str:
         """How it ended, in a line."""
-        step, seconds = self.state.step, self.state.seconds
+        step, seconds = self._saved, self.state.seconds
         clock = f"{int(seconds // 3600)}:{int(seconds // 60 % 60):02}:{int(seconds % 60):02}"
         if stopped:
             return f"stopped by {stopped.name} with {step:,} updates done and saved; run it again to go on"
         return f"done: {step:,} updates in {clock} of training; the model comes next: nmt average"
 
     def _advance(self, journal: Journal, stopping: Stopping) -> bool:
-        """One update; False where a signal comes before it has changed anything."""
+        """One update, left out where it is not finite; False where a signal comes before it has changed anything."""
         begun = time.perf_counter()
-        step = self.state.step + 1
-        pairs, cursor = self._sampler.update(self.state.cursor)
-        parts = split(pairs, self._shards.lengths, self._chunk_tokens)
-        sums = stopping.attempt(lambda: self.learner.gradients(step, [pack(self._shards, part) for part in parts]))
-        if sums is None:
+        step, health = self.state.step + 1, self.state.health
+        tried = stopping.attempt(lambda: self._try(step))
+        if tried is None:
             return False
-        journal.update(step, self.learner.apply(step, sums))
-        self.state = State(step, cursor, self.state.seconds + time.perf_counter() - begun)
+        cursor, sums, fault = tried
+        if fault:
+            journal.skip(step, fault)
+        else:
+            journal.update(step, self.learner.apply(step, sums))
+        health = health.skipped() if fault else health.taken(step)
+        self.state = State(step, cursor, self.state.seconds + time.perf_counter() - begun, health)
+        if why := self._why_rewind(fault):
+            self._rewind(journal, why)
         return True
+
+    def _try(self, step: int) -> tuple[Cursor, Sums, Fault | None]:
+        """The gradients of an update and where the data goes on; or else what is wrong with it."""
+        begin = self.state.cursor
+        batch = self._ahead
+        if batch is None or batch[:2] != (step, begin):  # at the start, and after a rewind
+            batch = self._batch(step, begin)
+        sums = self.learner.gradients(step, batch.chunks)
+        self._ahead = self._batch(step + 1, batch.end)  # while a GPU is at work, which `finite` waits for
+        if sums.finite:
+            return batch.end, sums, None
+        chunks = list(zip(batch.pairs, batch.chunks, strict=True))
+        return batch.end, sums, examine(self.learner, self._tokenizers, step, chunks, sums)
+
+    def _batch(self, step: int, begin: Cursor) -> Batch:
+        pairs, end = self._sampler.update(begin)
+        segmented = self._segmenter.update(step, pairs)
+        parts = split(np.arange(len(pairs)), segmented.lengths, self._chunk_tokens)
+        return Batch(step, begin, end, [pairs[part] for part in parts], [pack(segmented, part) for part in parts])
+
+    def _why_rewind(self, fault: Fault | None) -> str | None:
+        """Why training is to go back to earlier weights, if it is; weights are looked at before they are saved."""
+        looked_at = self._due(self.recipe.train.checkpoint_every) or self._due(self.recipe.train.valid_every)
+        if (fault and "weights" in fault.what) or (looked_at and not self.learner.finite()):
+            return "the weights are no longer finite"
+        return f"{IN_A_ROW} updates in a row were not finite" if self.state.health.row == IN_A_ROW else None
+
+    def _rewind(self, journal: Journal, why: str) -> None:
+        """Takes up earlier weights and goes on with the data from here. Raises `TrainingError` if that was in vain."""
+        step, cursor, seconds, health = self.state
+        if health.rewinds == REWINDS:
+            raise hopeless(step, self.layout.skipped)
+        if place := checkpoint.good(self.layout.checkpoints, self.recipe):
+            to = checkpoint.restore(place, self.learner, self.recipe, self._fingerprint).step
+        else:
+            to = 0
+            self.learner.restart(weights_of(self._new_model()))
+        checkpoint.remove_after(self.layout.checkpoints, to)
+        self.state = State(to, cursor, seconds, health.rewound(step))
+        journal.rewind(step, to, why)
+
+    def _new_model(self) -> Transformer:
+        """The model before its first update, which follows from the seed."""
+        torch.manual_seed(self.recipe.seed)
+        return build(self.recipe, self._tokenizers)
 
     def _measure(self, journal: Journal, stopping: Stopping) -> None:
         """Measures the valid corpus where that is due; where a signal comes, the next run does it."""
@@ -113,7 +182,8 @@ class Training:
             journal.validation(step, found)
 
     def _save(self) -> None:
-        checkpoint.save(self.layout.checkpoints, self.learner, self.recipe, self._fingerprint, self.state)
+        if self.state.step:  # else training was rewound to its beginning: all of it follows from the seed
+            checkpoint.save(self.layout.checkpoints, self.learner, self.recipe, self._fingerprint, self.state)
         self._saved = self.state.step
 
     def _due(self, every: int) -> bool:

@@ -4,13 +4,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nmt.data.batches import pack, split
+from nmt.data.batches import Ids, pack, split
 from nmt.data.shards import Shards
 from nmt.evaluation import bleu
 from nmt.recipe import Layout, Recipe
 from nmt.text import Tokenizers, read_pairs
+from nmt.training.entropy import attention_entropy
 from nmt.training.learner import Learner
 from nmt.translation import Translator
+
+FEW_TOKENS = 2048  # a side, from which attention is judged: it goes the slow way to be seen
 
 
 class Sample(NamedTuple):
@@ -22,9 +25,13 @@ class Sample(NamedTuple):
 
 
 class Measurement(NamedTuple):
-    """loss: -log p per target token, in nats. bleu and sample: of the sentences translated, None if there are none."""
+    """loss: -log p per target token, in nats. bleu and sample: of the sentences translated, None if there are none.
+
+    attention_entropy: as `nmt.training.entropy` has it, of some sentences.
+    """
 
     loss: float
+    attention_entropy: dict[str, list[float]]
     bleu: float | None = None
     sample: Sample | None = None
 
@@ -36,6 +43,7 @@ class Validation:
         shards = Shards.open(Layout.of(recipe).data, "valid")
         parts = split(np.arange(len(shards)), shards.lengths, chunk_tokens)
         self._chunks = [pack(shards, part) for part in parts]
+        self._few = pack(shards, _first(shards, FEW_TOKENS))
         pairs = list(read_pairs(recipe.data.valid, recipe.data.source, recipe.data.target))
         count = min(len(pairs), recipe.train.valid_bleu)
         self._text = [pairs[len(pairs) * i // count] for i in range(count)]  # from all over the corpus
@@ -44,15 +52,22 @@ class Validation:
     def measure(self, learner: Learner, step: int) -> Measurement:
         """Loss and BLEU of the model as it is; the sample is another one each time."""
         loss = learner.negative_log_likelihood(self._chunks)
+        entropy = attention_entropy(learner, self._few)
         if not self._text:
-            return Measurement(loss)
+            return Measurement(loss, entropy)
         translator = Translator.of(
             learner.model, self._tokenizers, self._recipe, learner.device, learner.precision, _ignore
         )
         translations = translator.translate(source for source, _ in self._text)
         score = bleu(translations, [reference for _, reference in self._text])
         place = step // self._recipe.train.valid_every % len(self._text)
-        return Measurement(loss, score, Sample(*self._text[place], translations[place]))
+        return Measurement(loss, entropy, score, Sample(*self._text[place], translations[place]))
+
+
+def _first(shards: Shards, tokens: int) -> Ids:
+    """The first pairs that have no more tokens than this on either side; at least one."""
+    ends = np.stack(shards.lengths).astype(np.int64) + 1
+    return np.arange(max(1, int((ends.cumsum(1) <= tokens).all(0).sum())))
 
 
 def _ignore(warning: str) -> None:
