@@ -209,6 +209,18 @@ def test_a_checkpoint_of_another_recipe_is_refused_with_the_keys_that_differ(tex
         train(changed, "cpu")
 
 
+def test_a_checkpoint_from_before_a_key_existed_goes_on_with_its_default(text: Path, tmp_path: Path) -> None:
+    train(prepared(text, tmp_path / "run", "train.steps=2"), "cpu")
+    path = tmp_path / "run" / "checkpoints" / "step-00000002" / "state.json"
+    state = json.loads(path.read_text("utf-8"))
+    del state["recipe"]["model"]["positions"], state["recipe"]["train"]["bpe_dropout"]
+    path.write_text(json.dumps(state), "utf-8")
+    train(prepared(text, tmp_path / "run", "train.steps=3"), "cpu")
+    other = prepared(text, tmp_path / "run", "train.steps=4", "train.bpe_dropout=0.1")
+    with pytest.raises(CheckpointError, match=r"train\.bpe_dropout was 0\.0, now 0\.1"):
+        train(other, "cpu")
+
+
 @pytest.mark.gpu
 def test_a_training_on_a_gpu_resumes_and_learns(text: Path, tmp_path: Path) -> None:
     changes = ["model.d_model=32", "model.dropout=0.0", "train.schedule.warmup=100", "train.schedule.scale=0.5"]

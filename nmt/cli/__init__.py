@@ -3,10 +3,21 @@
 torch is imported inside the commands that need it, so that `nmt --help` answers at once.
 """
 
-from nmt.cli import making, using
+from nmt.cli import making, paper, parsing, seeing, using
 from nmt.cli.app import app, main
 
-for command in (making.prepare, making.train, making.average, using.translate, using.score):
+for command in (
+    making.prepare,
+    making.train,
+    making.average,
+    using.translate,
+    using.score,
+    seeing.attention,
+    parsing.trees,
+    parsing.parse,
+    parsing.evalb,
+    paper.table3,
+):
     app.command()(command)
 
 __all__ = ["app", "main"]

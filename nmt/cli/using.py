@@ -20,6 +20,9 @@ def translate(
     n_best: Annotated[
         int, typer.Option(min=1, help="Print N translations a line, as 'line ||| text ||| score', lines from 0.")
     ] = 1,
+    alignments: Annotated[
+        bool, typer.Option("--alignments", help="Add ' ||| 0-0 1-2': which words belong together, source-translation.")
+    ] = False,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Sentences translated at once. [recipe's]")] = None,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -29,7 +32,11 @@ def translate(
     nmt translate RECIPE < in.txt > out.txt
     """
     from nmt.text import read_lines
-    from nmt.translation import Translator
+    from nmt.translation import Translation, Translator, pharaoh
+
+    def told(number: int, t: Translation) -> str:
+        fields = [t.text] if n_best == 1 else [str(number), t.text, f"{t.score:.4f}"]
+        return " ||| ".join([*fields, pharaoh(t.alignment)] if alignments else fields) + "\n"
 
     folder, choices = model_of(model)
     translator = Translator.load(folder, device, precision)
@@ -37,9 +44,9 @@ def translate(
     typed = not files and sys.stdin.isatty()
     lines: Iterable[str] = (line for file in files or ["-"] for line in read_lines(file))
     lines = lines if typed else watched(lines)
-    for number, best in enumerate(translator.stream(lines, n_best, at_once=typed, **choices)):
-        texts = [t.text for t in best] if n_best == 1 else [f"{number} ||| {t.text} ||| {t.score:.4f}" for t in best]
-        sys.stdout.write("".join(text + "\n" for text in texts))
+    found = translator.stream(lines, n_best, at_once=typed, alignments=alignments, **choices)
+    for number, best in enumerate(found):
+        sys.stdout.write("".join(told(number, t) for t in best))
         if typed:
             sys.stdout.flush()
 

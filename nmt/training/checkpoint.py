@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import ValidationError
 from torch import Tensor
 
 from nmt.data.batches import Cursor
@@ -123,7 +124,7 @@ def check(path: Path, recipe: Recipe, data: str) -> dict[str, Any]:
         others = ", ".join(str(other) for other in present(path.parent)) or "none"
         raise CheckpointError(f"{path}: no such checkpoint; beside it there are {others}")
     stored = _read_state(path)
-    if differences := list(_differences(stored["recipe"], recipe.model_dump(mode="json"))):
+    if differences := list(_differences(_completed(stored["recipe"]), recipe.model_dump(mode="json"))):
         raise CheckpointError(
             f"{path}: made by another recipe: {'; '.join(differences)}. Take the recipe back to that, "
             "or train the new one in a folder of its own (run: …)"
@@ -161,6 +162,14 @@ def _health(stored: dict[str, Any]) -> Health:
 
 def _damaged(path: Path, why: object) -> CheckpointError:
     return CheckpointError(f"{path}: a damaged checkpoint: {why}. Remove this folder to go on from the one before")
+
+
+def _completed(recipe: Any) -> Any:
+    """A stored recipe with the defaults of those keys that did not exist when it was stored."""
+    try:
+        return Recipe.model_validate(recipe).model_dump(mode="json")
+    except ValidationError:
+        return recipe
 
 
 def _differences(old: Any, new: Any, key: str = "") -> Iterator[str]:

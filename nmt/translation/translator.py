@@ -19,16 +19,18 @@ from nmt.model.transformer import Transformer
 from nmt.recipe import Decode, Recipe, redecide
 from nmt.search import Settings, beam_search
 from nmt.text import Tokenizers
+from nmt.translation.alignment import Links, align
 
 WINDOW = 32  # batches of lines read ahead and sorted by length
 LONG = 128  # tokens a line, from which on fewer lines make a batch, so that its memory stays what it was
 
 
 class Translation(NamedTuple):
-    """One translation of a line: its text, and log p divided by the length penalty, in nats."""
+    """One translation of a line: its text, log p divided by the length penalty, in nats, and links if asked for."""
 
     text: str
     score: float
+    alignment: Links = ()
 
 
 def _tell(warning: str) -> None:
@@ -50,10 +52,10 @@ class Translator:
     ) -> None:
         """`decode` holds the defaults of the search; a source longer than `longest` tokens is warned of."""
         self.model = model
-        self._tokenizers = tokenizers
+        self.tokenizers = tokenizers
         self._decode = decode
-        self._device = device
-        self._precision = precision
+        self.device = device
+        self.precision = precision
         self._warn = warn
         self._longest = longest
 
@@ -82,12 +84,13 @@ class Translator:
         return [best[0].text for best in self.stream(lines, **decode)]
 
     def stream(
-        self, lines: Iterable[str], n_best: int = 1, *, at_once: bool = False, **decode: Any
+        self, lines: Iterable[str], n_best: int = 1, *, at_once: bool = False, alignments: bool = False, **decode: Any
     ) -> Iterator[list[Translation]]:
         """The n best translations of each line, best first, in order; a blank line gives one blank translation.
 
         Reads a window of lines ahead and sorts it by length, so memory does not grow with the input; with `at_once` it
-        answers each line before it reads the next, as someone who types expects.
+        answers each line before it reads the next, as someone who types expects. `alignments` links the words of each
+        translation with those of its line.
         """
         choices = redecide(self._decode, **decode)
         if n_best > choices.beam:
@@ -98,12 +101,14 @@ class Translator:
         rest = iter(lines)
         number = 1
         while window := list(islice(rest, 1 if at_once else WINDOW * choices.batch_size)):
-            yield from self._window(window, n_best, choices, number)
+            yield from self._window(window, n_best, choices, number, alignments)
             number += len(window)
 
-    def _window(self, lines: Sequence[str], n_best: int, choices: Decode, number: int) -> list[list[Translation]]:
+    def _window(
+        self, lines: Sequence[str], n_best: int, choices: Decode, number: int, alignments: bool
+    ) -> list[list[Translation]]:
         """The translations of these lines, of which the first is line `number` of the input."""
-        sources = self._tokenizers.source.encode(lines)
+        sources = self.tokenizers.source.encode(lines)
         for place, source in enumerate(sources):
             if len(source) > self._longest:
                 self._warn(
@@ -113,8 +118,11 @@ class Translator:
         order = sorted((i for i, source in enumerate(sources) if source), key=lambda i: len(sources[i]))
         results = [[Translation("", 0.0)] for _ in lines]
         for batch in _batches(order, [len(source) for source in sources], choices.batch_size):
-            for i, found in zip(batch, self._batch([sources[i] for i in batch], n_best, choices), strict=True):
-                results[i] = found or [Translation("", -math.inf)]
+            found = self._batch([sources[i] for i in batch], n_best, choices)
+            if alignments:
+                found = self._aligned([lines[i] for i in batch], found)
+            for i, best in zip(batch, found, strict=True):
+                results[i] = best or [Translation("", -math.inf)]
         return results
 
     @torch.inference_mode()
@@ -122,12 +130,23 @@ class Translator:
         settings = Settings(choices.beam, choices.length_penalty, choices.penalty_form, n_best)
         stream, lengths = pack_sources(sources)
         limits = [min(len(source) + choices.max_extra, self.model.longest_output) for source in sources]
-        with torch.autocast(self._device.type, self._precision, enabled=self._precision != torch.float32):
-            cut = Cut.of(lengths, self._device)
-            decoding = Decoding(self.model, torch.from_numpy(stream).to(self._device), cut)
-            found = beam_search(decoding, limits, settings, self._device)
-        texts = iter(self._tokenizers.target.decode([h.ids for hypotheses in found for h in hypotheses]))
+        with self.computing():
+            cut = Cut.of(lengths, self.device)
+            decoding = Decoding(self.model, torch.from_numpy(stream).to(self.device), cut)
+            found = beam_search(decoding, limits, settings, self.device)
+        texts = iter(self.tokenizers.target.decode([h.ids for hypotheses in found for h in hypotheses]))
         return [[Translation(next(texts), h.score) for h in hypotheses] for hypotheses in found]
+
+    def _aligned(self, lines: Sequence[str], found: Sequence[Sequence[Translation]]) -> list[list[Translation]]:
+        """The translations of these lines with their links; no more of them at once than there are lines."""
+        pairs = [(line, best.text) for line, several in zip(lines, found, strict=True) for best in several]
+        with self.computing():
+            links = iter(align(self.model, self.tokenizers, pairs, self.device, len(lines)))
+        return [[best._replace(alignment=next(links)) for best in several] for several in found]
+
+    def computing(self) -> torch.autocast:
+        """The block in which the model computes in the precision of this translator."""
+        return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
 
 
 def _batches(order: Sequence[int], lengths: Sequence[int], size: int) -> Iterator[list[int]]:
