@@ -205,16 +205,35 @@ def test_the_table_of_recipes_names_each_with_its_size() -> None:
         assert f"{model.parameter_count() / 1e6:.1f}" == millions
 
 
-@pytest.mark.parametrize("path", [ROOT / "README.md", NMT / "README.md"], ids=["README.md", "nmt/README.md"])
+PAGES = [ROOT / "README.md", NMT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def anchors(path: Path) -> set[str]:
+    """What the headings of a page are called in links."""
+    titles = re.findall(r"^#+ (.*)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    headings = {
-        re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in re.findall(r"^#+ (.*)", text, re.M)
-    }
-    for link in re.findall(r"\]\((?!https:)([^)]+)\)", text):
+    for link in re.findall(r"\]\((?!https:)([^)]+)\)", path.read_text(encoding="utf-8")):
         file, _, anchor = link.partition("#")
-        assert (path.parent / file).exists(), link
-        assert not anchor or file or anchor in headings, link
+        target = path.parent / file if file else path
+        assert target.exists(), link
+        assert not anchor or target.suffix != ".md" or anchor in anchors(target), link
+
+
+def test_every_page_of_docs_is_linked_to_from_readme() -> None:
+    reached = set(re.findall(r"\]\((docs/\w+\.md)", README)) | {
+        f"docs/{name}" for name in re.findall(r"\]\((\w+\.md)", (ROOT / "docs" / "paper.md").read_text("utf-8"))
+    }
+    assert {path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md")} <= reached
+
+
+def test_every_key_that_the_page_on_the_paper_names_is_a_key_of_the_recipe() -> None:
+    whole = recipes.load(ROOT / "recipes" / "quickstart.yaml").model_dump()
+    named = re.findall(r"`(\w+)\.(\w+)(?:`|:)", (ROOT / "docs" / "paper.md").read_text("utf-8"))
+    assert {f"{section}.{key}" for section, key in named if section in whole and key not in whole[section]} == set()
 
 
 def in_the_map(pattern: str) -> set[str]:
