@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from commands import Shell
 from hypothesis import given
@@ -85,6 +86,19 @@ def test_neither_the_batch_nor_the_neighbours_change_an_alignment() -> None:
     assert align(*reverser(), pairs, CPU, batch_size=2) == alone
     assert alone[2] == alone[3] == ()
     assert align(*reverser(), [], CPU) == []
+
+
+@pytest.mark.parametrize(("layers", "chosen"), [(1, 0), (2, 0), (3, 1), (4, 2)])
+def test_the_layer_before_the_last_aligns(layers: int, chosen: int) -> None:
+    tokenizers = reverser()[1]
+    torch.manual_seed(layers)
+    config = Model(layers=layers, d_model=32, heads=2, d_ffn=32)
+    model = Transformer(config, tokenizers.source.vocab_size, tokenizers.target.vocab_size).eval()
+    draw = random.Random(4)
+    pairs = [both(sentence(draw)) for _ in range(20)]
+    by_layer = [align(model, tokenizers, pairs, CPU, layer=layer) for layer in range(layers)]
+    assert align(model, tokenizers, pairs, CPU) == by_layer[chosen]
+    assert all(found != by_layer[chosen] for layer, found in enumerate(by_layer) if layer != chosen)
 
 
 def test_links_are_sorted_and_written_as_pharaoh_does() -> None:

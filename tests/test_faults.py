@@ -79,7 +79,10 @@ BAD = {
     "neither recipe nor folder": (nothing, "translate nowhere", r"nowhere: .*a model folder or a recipe.*"),
     "weights as recipe": (nothing, "translate run/model/model.safetensors", r"run/model/model\.safetensors.*"),
     # Text
-    "no corpus": (remove("train.de"), "prepare recipe.yaml", r"train\.de: no such file, nor train\.de\.gz"),
+    "no corpus": (
+        remove("train.de"), "prepare recipe.yaml",
+        r"train\.de: no such file, nor train\.de\.gz, nor train\.de\.xz, nor train\.de\.zst"
+    ),
     "unequal sides": (
         cut_lines("train.de", 2), "prepare recipe.yaml", r"train\.en has 300 lines but train\.de has 298: .*"
     ),

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from nmt.errors import DataError
 from nmt.model.attention import Attention
 from nmt.model.cache import Decoding
+from nmt.model.dropout import Dropout
 from nmt.model.streams import Cut
 from nmt.model.transformer import Transformer
 from nmt.recipe import Depths, Model
@@ -203,6 +204,12 @@ def test_dropout_thins_and_scales_by_its_probability() -> None:
     assert (thinned == 0).float().mean().item() == pytest.approx(0.3, abs=0.003)
     assert thinned.mean().item() == pytest.approx(1.0, abs=0.005)
     assert thinned.max().item() == pytest.approx(1 / 0.7)
+
+
+@pytest.mark.parametrize("p", [0.999999, 1 - 1e-9])
+def test_dropout_near_one_drops_nearly_all(p: float) -> None:
+    thinned = Dropout(p).train()(torch.ones(100_000))
+    assert (thinned == 0).float().mean().item() > 0.999
 
 
 @pytest.mark.gpu

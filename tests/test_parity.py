@@ -121,7 +121,7 @@ def test_rotary_positions_are_roformers() -> None:
     theirs, _ = RoFormerSelfAttention.apply_rotary_position_embeddings(
         table(torch.Size((1, length)))[None, None], x.transpose(0, 1)[None], x.transpose(0, 1)[None]
     )
-    ours = Rotary(width).turned(x, torch.arange(length), length)
+    ours = Rotary(width).rotated(x, torch.arange(length), length)
     torch.testing.assert_close(ours, theirs[0].transpose(0, 1), atol=1e-5, rtol=1e-5)
 
 

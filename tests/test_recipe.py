@@ -112,9 +112,11 @@ MISTAKES = [
     ("  layers: 6", "  layers: six",
      'model.layers: must be a whole number, or {encoder: N, decoder: N}, found "six"'),
     ("  valid: data/valid", "  valid: 5",
-     "data.valid: must be the PREFIX of two files PREFIX.SOURCE and PREFIX.TARGET, or {tsv: FILE}, found 5"),
+     "data.valid: must be the PREFIX of two files PREFIX.SOURCE and PREFIX.TARGET, "
+     "or one of {tsv: FILE}, {jsonl: FILE}, {tmx: FILE}, {xliff: FILE}, found 5"),
     ("    - data/one", "    - 1",
-     "data.train[0]: must be the PREFIX of two files PREFIX.SOURCE and PREFIX.TARGET, or {tsv: FILE}, "
+     "data.train[0]: must be the PREFIX of two files PREFIX.SOURCE and PREFIX.TARGET, "
+     "or one of {tsv: FILE}, {jsonl: FILE}, {tmx: FILE}, {xliff: FILE}, "
      "found 1"),
     # a value out of its range
     ("  beam: 4", "  beam: 0", "decode.beam: must be at least 1, found 0"),

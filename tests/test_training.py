@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from nmt import recipe as recipes
 from nmt.data import prepare
-from nmt.errors import CheckpointError
+from nmt.errors import CheckpointError, DataError
 from nmt.model.folder import read_weights
 from nmt.recipe import Recipe
 from nmt.training import average, train
@@ -219,6 +219,22 @@ def test_a_checkpoint_from_before_a_key_existed_goes_on_with_its_default(text: P
     other = prepared(text, tmp_path / "run", "train.steps=4", "train.bpe_dropout=0.1")
     with pytest.raises(CheckpointError, match=r"train\.bpe_dropout was 0\.0, now 0\.1"):
         train(other, "cpu")
+
+
+def test_a_valid_sentence_beyond_learned_positions_is_told_before_the_first_update(text: Path, tmp_path: Path) -> None:
+    for language in ("en", "de"):
+        lines = Path(f"{text}.{language}").read_text("utf-8").splitlines()[:5]
+        (tmp_path / f"valid.{language}").write_text(
+            "\n".join([*lines[:2], " ".join(lines * 9), *lines]) + "\n", "utf-8"
+        )
+    changes = [
+        "model.positions=learned",
+        "model.max_positions=60",
+        "data.max_length=59",
+        f"data.valid={tmp_path}/valid",
+    ]
+    with pytest.raises(DataError, match=r"data\.valid: line 3 has \d+ tokens, and a model with 60 learned positions"):
+        train(prepared(text, tmp_path / "run", *changes), "cpu")
 
 
 @pytest.mark.gpu

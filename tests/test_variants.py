@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from nmt.model import views
 from nmt.model.attention import DotProduct
 from nmt.model.cache import Decoding
+from nmt.model.positions import _Angles
 from nmt.model.streams import Cut
 from nmt.model.transformer import Transformer
 from nmt.recipe import Depths, Model
@@ -282,13 +283,19 @@ def test_the_gradients_of_every_variant_are_those_of_its_plain_form(variant: str
 
 @pytest.mark.parametrize("positions", ["sinusoidal", "relative", "rotary", "alibi"])
 def test_positions_that_extend_go_on_beyond_any_length_that_was_prepared(positions: str) -> None:
-    model = built(positions=positions, layers=1)
-    source, target = torch.randint(4, VOCABULARY, (2, 700)).unbind()
-    cut = Cut.of(np.array([700]))
+    model, length = built(positions=positions, layers=1), 20
+    for module in model.modules():
+        if isinstance(module, _Angles):
+            module.sin, module.cos = module.sin[:3], module.cos[:3]  # as though only this had been prepared
+    cut = Cut.of(np.array([length]))
+    source, target = torch.randint(4, VOCABULARY, (2, length), generator=torch.Generator().manual_seed(4))
     with torch.inference_mode():
-        states = model(source, cut, target, cut)
-    assert states.isfinite().all()
-    assert not torch.allclose(states[650], states[651])
+        decoding = Decoding(model, source, cut)
+        stepped = torch.cat([decoding.step(token[None]) for token in target])
+        whole = model.logits(model(source, cut, target, cut))
+        plain = Plain(model)(source, target) @ model.projection.double().t()
+    for found in (whole, stepped):
+        assert (found.double() - plain).norm() < 1e-5 * plain.norm()
 
 
 @pytest.mark.parametrize(
@@ -310,19 +317,40 @@ def test_what_keeps_a_model_from_the_fastest_kernel_is_told(choices: dict[str, o
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_variant_agrees_with_its_plain_form_on_a_gpu(variant: str, precision: str) -> None:
-    """In bf16 by CUDA's own kernel where it takes the variant."""
+    """Whole, stepwise, and the gradient of the first layer; in bf16 by CUDA's own kernel where it takes the variant."""
     model = built(**VARIANTS[variant])
-    with torch.inference_mode():
-        plain = expected(model)
+    first = model.encoder.layers[0].get_parameter("self_attention.inputs.weight")
+    plain = expected(model)
+    torch.cat(plain).square().mean().backward()
+    gradient, first.grad = first.grad, None
     model.cuda()
     source, source_cut, target, target_cut = streams()
     cuts = [Cut.of(cut.lengths, "cuda") for cut in (source_cut, target_cut)]
     fed = nn.utils.rnn.pad_sequence(list(target.split(LENGTHS["target"])), batch_first=True, padding_value=9).cuda()
-    with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16, enabled=precision == "bf16"):
-        whole = model.logits(model(source.cuda(), cuts[0], target.cuda(), cuts[1])).split(LENGTHS["target"])
-        decoding = Decoding(model, source.cuda(), cuts[0])
-        stepped = torch.stack([decoding.step(column) for column in fed.t()], 1)
-    for ours, row, theirs in zip(whole, stepped, plain, strict=True):
-        for found in (ours, row[: len(theirs)]):
-            error = (found.cpu().double() - theirs).norm() / theirs.norm()
-            assert error < (1e-4 if precision == "fp32" else 3e-2), error
+    with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bf16"):
+        whole = model.logits(model(source.cuda(), cuts[0], target.cuda(), cuts[1]))
+        with torch.inference_mode():
+            decoding = Decoding(model, source.cuda(), cuts[0])
+            stepped = torch.stack([decoding.step(column) for column in fed.t()], 1)
+    whole.float().square().mean().backward()
+    found = zip(whole.detach().split(LENGTHS["target"]), stepped, plain, strict=True)
+    pairs = [(x, theirs) for ours, row, theirs in found for x in (ours, row[: len(theirs)])]
+    bound = 1e-4 if precision == "fp32" else 3e-2
+    assert gradient is not None
+    assert first.grad is not None
+    assert (first.grad.cpu() - gradient).norm() < 5 * bound * gradient.norm()
+    for ours, theirs in pairs:
+        assert (ours.cpu().double() - theirs).norm() < bound * theirs.norm()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("positions", ["relative", "alibi", "rotary"])
+def test_a_thousand_tokens_in_bf16_keep_their_weight_on_a_gpu(positions: str) -> None:
+    model, cut = built(positions=positions, layers=1), Cut.of(np.array([1000]), "cuda")
+    ids = torch.randint(4, VOCABULARY, (1000,))
+    with torch.inference_mode():
+        exact = model(ids, Cut.of(np.array([1000])), ids, Cut.of(np.array([1000])))
+        model.cuda()
+        with torch.autocast("cuda", torch.bfloat16):
+            found = model(ids.cuda(), cut, ids.cuda(), cut)
+    assert (found.cpu() - exact).norm() < 3e-2 * exact.norm()

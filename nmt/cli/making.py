@@ -12,7 +12,7 @@ def prepare(
     recipe: RecipePath,
     changes: Changes = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes that encode. [one per core]")] = None,
-    force: Annotated[bool, typer.Option(help="Prepare again even if nothing has changed.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Prepare again even if nothing has changed.")] = False,
 ) -> None:
     """Turn raw parallel text into a BPE vocabulary and token shards, in RUN/data.
 

@@ -41,7 +41,8 @@ def choices(recipe: Recipe) -> dict[str, Any]:
 def record_input(path: Path) -> InputRecord:
     """What a raw file is known by. Raises `DataError` for what cannot be read, or not twice (a pipe)."""
     if path.exists() and not path.is_file():
-        raise DataError(f"{path}: must be a regular file, for its text is read more than once")
+        mend = "" if path.is_dir() else ": copy it to one, or pipe it in, as {tsv: -} or of what kind it is"
+        raise DataError(f"{path}: must be a regular file, for its text is read more than once{mend}")
     try:
         status = path.stat()
         return InputRecord(bytes=status.st_size, modified=status.st_mtime_ns, sha256=sha256(path))

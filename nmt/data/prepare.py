@@ -1,10 +1,11 @@
 """From raw parallel text to a vocabulary and shards of token ids: what `nmt prepare` does."""
 
 import os
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 
@@ -14,11 +15,15 @@ from nmt.data.changes import choices, is_same, reason_to_prepare, record_input
 from nmt.data.encoding import Block, Encode, blocks, encoding
 from nmt.data.shards import FILES, FORMAT, CorpusRecord, Manifest, ShardWriter, SplitRecord, record_files
 from nmt.errors import DataError
-from nmt.files import make_folder, whole_folder
+from nmt.files import make_folder, whole_file, whole_folder
 from nmt.recipe import Layout, Recipe
 from nmt.text import Corpus, Tokenizer, Tokenizers, locate, train_tokenizer
 from nmt.text.cleaning import LENGTH_RATIO, TOO_LONG
 from nmt.text.corpora import Pair
+from nmt.text.opening import raw
+from nmt.text.units import UNTRANSLATED
+
+STANDARD_INPUT = "standard-input"  # its copy in the run folder
 
 Report = Callable[[str], None]
 
@@ -33,12 +38,15 @@ def prepare(recipe: Recipe, *, workers: int | None = None, force: bool = False, 
 
     Does nothing where that is done and neither the recipe's choices nor the text have changed since, unless
     `force`. `workers` processes encode, by default one per core; their number does not change a byte of the
-    result. `report` is given lines that say what was read, dropped and written.
+    result. `report` is given lines that say what was read, dropped and written. What comes from standard input
+    is kept in the run folder as `standard-input`, for text is read more than once.
     Raises `DataError` for text that cannot be used, `OutputError` for a folder that cannot be written, and
     `NmtError` for a worker that dies; what was prepared before then stays as it was.
     """
     folder = Layout.of(recipe).data
-    splits = _locate(recipe)
+    splits = {
+        split: [_kept(one, folder.parent, report) for one in several] for split, several in _locate(recipe).items()
+    }
     files = [path for corpora in splits.values() for corpus in corpora for path in corpus.files]
     reason = "as told" if force else reason_to_prepare(folder, recipe, files)
     if reason is None:
@@ -124,13 +132,15 @@ class _Preparation:
         corpora = self.splits[split]
         counts, dropped = [0] * len(corpora), [Counter[str]() for _ in corpora]
         writer = ShardWriter(self.folder, split)
-        for part in encode(self._chunks(split)):
+        for part in encode(self._chunks(split, dropped)):
             counts[part.corpus] += part.read
             dropped[part.corpus] += part.dropped
             writer.add(part.kept)
         shards = writer.close()
         records = tuple(
-            CorpusRecord(name=corpus.name, pairs=count, dropped=dict(sorted(reasons.items())))
+            CorpusRecord(
+                name=corpus.name, pairs=count + reasons[UNTRANSLATED], dropped=dict(sorted((+reasons).items()))
+            )
             for corpus, count, reasons in zip(corpora, counts, dropped, strict=True)
         )
         for record in records:
@@ -139,10 +149,11 @@ class _Preparation:
             raise DataError(f"data.{split}: no pair is left of the {sum(counts):,} read from {corpora[0].name}")
         return SplitRecord(corpora=records, shards=shards)
 
-    def _chunks(self, split: str) -> Iterator[Block]:
+    def _chunks(self, split: str, dropped: list[Counter[str]]) -> Iterator[Block]:
+        """The pairs of a split in blocks; counts the units without a translation, which are none."""
         limits = self.recipe.data if split == "train" else None
         for number, corpus in enumerate(self.splits[split]):
-            pairs = _shown(corpus.pairs(), f"encoding {corpus.name}", self.pairs.get(corpus))
+            pairs = _shown(corpus.pairs(dropped[number]), f"encoding {corpus.name}", self.pairs.get(corpus))
             yield from blocks(number, pairs, limits)
 
     def _account(self, record: CorpusRecord) -> str:
@@ -159,6 +170,21 @@ def _locate(recipe: Recipe) -> dict[str, list[Corpus]]:
     data = recipe.data
     entries = {"train": data.train, "valid": (data.valid,)}
     return {split: [locate(one, data.source, data.target) for one in several] for split, several in entries.items()}
+
+
+def _kept(corpus: Corpus, folder: Path, report: Report) -> Corpus:
+    """The same corpus, but of a file in `folder` where it comes from standard input, which can be read only once."""
+    if corpus.files != (Path("-"),):
+        return corpus
+    make_folder(folder)
+    copy = folder / STANDARD_INPUT
+    report(f"{copy}: keeping what comes from standard input")
+    with raw("-") as stream, whole_file(copy) as file:
+        if not stream.isatty():
+            shutil.copyfileobj(stream, file)
+        if not file.tell():
+            raise DataError("standard input is empty: pipe the text into nmt prepare, or name a file instead of -")
+    return replace(corpus, files=(copy,))
 
 
 def _shown(pairs: Iterator[Pair], what: str, total: int | None = None) -> Iterator[Pair]:

@@ -76,10 +76,10 @@ class DotProduct(nn.Module):
             scores = torch.bmm(q, k.transpose(1, 2)) * scale
         else:
             scores = torch.baddbmm(mask, q, k.transpose(1, 2), alpha=scale)
-        weights = self.dropout(self.weights(scores)).to(v.dtype)
-        out = torch.bmm(weights, v)
+        weights = self.dropout(self.weights(scores))
+        out = torch.bmm(weights.to(v.dtype), v)
         added = self.places.values(weights, first)
-        return out if added is None else out + added
+        return out if added is None else out + added.to(out.dtype)
 
 
 class Attention(nn.Module):
@@ -107,7 +107,7 @@ class Attention(nn.Module):
     def project(self, x: Tensor, view: View) -> tuple[Tensor, Tensor, Tensor]:
         """Queries and keys [T, H, K] and values [T, H, V] of one stream x [T, D] that looks at itself."""
         q, k, v = (part.unflatten(-1, (self.heads, -1)) for part in self.inputs(x).split(self._sizes, -1))
-        q, k = (self.core.places.turned(part, view.positions, view.longest) for part in (q, k))
+        q, k = (self.core.places.rotated(part, view.positions, view.longest) for part in (q, k))
         return q, k, v
 
     def queries(self, x: Tensor) -> Tensor:

@@ -28,5 +28,5 @@ class Dropout(nn.Module):
     def _mask(self, x: Tensor) -> Tensor:
         """On a CPU a draw is what costs: one of 64 bits serves four numbers, p being met to within 1/65536."""
         draws = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-        kept = draws.view(torch.int16)[: x.numel()] >= round(self.p * 65536) - 32768
+        kept = draws.view(torch.int16)[: x.numel()] >= min(round(self.p * 65536), 65535) - 32768
         return kept.view(x.shape).to(x.dtype).mul_(1 / (1 - self.p))

@@ -33,8 +33,16 @@ class ModelFolder(NamedTuple):
 
 
 def build(recipe: Recipe, tokenizers: Tokenizers) -> Transformer:
-    """A new model of this recipe for these vocabularies, its weights drawn from torch's generator."""
-    return Transformer(recipe.model, tokenizers.source.vocab_size, tokenizers.target.vocab_size)
+    """A new model of this recipe for these vocabularies, its weights drawn from torch's generator.
+
+    Raises `ModelError` where they do not fit into memory.
+    """
+    try:
+        return Transformer(recipe.model, tokenizers.source.vocab_size, tokenizers.target.vocab_size)
+    except RuntimeError as error:
+        if "alloc" not in str(error):
+            raise
+        raise ModelError("a model of these sizes does not fit into memory: make it smaller, in section model") from None
 
 
 def save(path: str | Path, recipe: Recipe, tokenizers: Tokenizers, weights: dict[str, Tensor]) -> None:

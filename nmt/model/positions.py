@@ -29,7 +29,10 @@ class Sinusoidal(nn.Module):
 
 
 class Learned(nn.Module):
-    """A trained vector for each of `max_positions` places (Table 3, row E); no meaning beyond them."""
+    """A trained vector for each of `max_positions` places (Table 3, row E); no meaning beyond them.
+
+    They begin √D times smaller than the embeddings they are added to, as in fairseq, and grow where that helps.
+    """
 
     def __init__(self, d_model: int, max_positions: int) -> None:
         super().__init__()
@@ -53,7 +56,7 @@ class Places(nn.Module):
     bare = True
     """Whether scores and values stay as equation 1 has them, so that a kernel that knows only this may be used."""
 
-    def turned(self, x: Tensor, positions: Tensor, longest: int) -> Tensor:
+    def rotated(self, x: Tensor, positions: Tensor, longest: int) -> Tensor:
         """Queries or keys x [T, H, K] of tokens at positions [T], all below `longest`."""
         return x
 
@@ -65,12 +68,12 @@ class Places(nn.Module):
         return None
 
     def values(self, weights: Tensor, first: int) -> Tensor | None:
-        """What is added to the result [N, Lq, K] of attending with weights [N, Lq, Lk]."""
+        """What is added to the result [N, Lq, V] of attending with weights [N, Lq, Lk], which are fp32."""
         return None
 
 
 class Rotary(Places):
-    """Turns each pair of numbers of a query or key by an angle that grows with its position.
+    """Rotates each pair of numbers of a query or key by an angle that grows with its position.
 
     So their product depends on the distance alone: Su et al. 2021, "RoFormer", equation 34; extends to any length.
     """
@@ -79,8 +82,8 @@ class Rotary(Places):
         super().__init__()
         self._angles = _Angles(width)
 
-    def turned(self, x: Tensor, positions: Tensor, longest: int) -> Tensor:
-        """x [T, H, K], turned."""
+    def rotated(self, x: Tensor, positions: Tensor, longest: int) -> Tensor:
+        """x [T, H, K], each pair of numbers rotated."""
         sin, cos = (table[:, None] for table in self._angles(positions, longest))
         a, b = x.unflatten(-1, (-1, 2)).unbind(-1)  # times fp32 is fp32
         return torch.stack([a * cos - b * sin, a * sin + b * cos], -1).flatten(-2).to(x.dtype)
@@ -133,19 +136,24 @@ class Relative(Places):
 
     def scores(self, q: Tensor, keys: int, first: int) -> Tensor:
         """q · a / √K for the vector a of each distance, [N, Lq, Lk]."""
-        products = q @ self.keys.to(q.dtype).t() * q.shape[-1] ** -0.5
-        return products.gather(2, self._rows(q.shape[1], keys, first, q.device).expand(len(q), -1, -1))
+        near, rows = self._rows(q.shape[1], keys, first, q.device)
+        products = q @ self.keys[near].to(q.dtype).t() * q.shape[-1] ** -0.5
+        # in fp32, for many keys share a distance and backward adds up what they say
+        return products.float().gather(2, rows.expand(len(q), -1, -1)).to(q.dtype)
 
     def values(self, weights: Tensor, first: int) -> Tensor:
-        """The vectors of the distances, weighted, [N, Lq, K]."""
+        """The vectors of the distances, weighted, [N, Lq, V]."""
         n, queries, keys = weights.shape
-        rows = self._rows(queries, keys, first, weights.device).expand(n, -1, -1)
-        of_distance = weights.new_zeros(n, queries, len(self.of_values)).scatter_add(2, rows, weights)
-        return of_distance @ self.of_values.to(weights.dtype)
+        near, rows = self._rows(queries, keys, first, weights.device)
+        vectors = self.of_values[near]
+        of_distance = weights.new_zeros(n, queries, len(vectors)).scatter_add(2, rows.expand(n, -1, -1), weights)
+        return of_distance @ vectors
 
-    def _rows(self, queries: int, keys: int, first: int, device: torch.device) -> Tensor:
-        """[Lq, Lk], the row of the tables for each distance."""
-        return _distances(queries, keys, first, device).clamp(-self.reach, self.reach) + self.reach
+    def _rows(self, queries: int, keys: int, first: int, device: torch.device) -> tuple[slice, Tensor]:
+        """Which rows of the tables there are distances for; and [Lq, Lk], the one of these for each distance."""
+        farthest = min(self.reach, max(keys - 1 - first, first + queries - 1))
+        near = slice(self.reach - farthest, self.reach + farthest + 1)
+        return near, _distances(queries, keys, first, device).clamp(-farthest, farthest) + farthest
 
 
 def in_embedding(config: Model) -> nn.Module | None:

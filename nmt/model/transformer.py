@@ -5,7 +5,6 @@ sentence, H heads, K width of a head.
 """
 
 import math
-import sys
 from collections.abc import Sequence
 from typing import cast
 
@@ -17,7 +16,7 @@ from nmt.model.dropout import Dropout
 from nmt.model.layers import DecoderLayer, EncoderLayer, History, norm, only_these
 from nmt.model.positions import in_embedding
 from nmt.model.streams import Cut
-from nmt.model.views import Packed, of_itself
+from nmt.model.views import Packed, self_view
 from nmt.recipe import Model
 
 KeysValues = tuple[Tensor, Tensor]
@@ -54,7 +53,7 @@ class Encoder(nn.Module):
 
     def forward(self, tokens: Tensor, cut: Cut) -> Tensor:
         """States [Ts, D] of the source ids [Ts]."""
-        view = of_itself(self._config, cut)
+        view = self_view(self._config, cut)
         x = self.embedding(tokens, cut.positions, cut.longest)
         for layer in self.layers:
             x = layer(x, view)
@@ -108,7 +107,7 @@ class Transformer(nn.Module):
         """Decoder states [Tt, D] for source ids [Ts] and the target ids [Tt] fed in (teacher forcing)."""
         states = self.encoder(source, source_cut)
         x = self.decoder.embedding(target, target_cut.positions, target_cut.longest)
-        view = of_itself(self.config, target_cut, causal=True)
+        view = self_view(self.config, target_cut, causal=True)
         out: Tensor = self.decoder(x, view, self.decoder.sources(states), Packed(target_cut, source_cut))
         return out
 
@@ -124,7 +123,7 @@ class Transformer(nn.Module):
     @property
     def longest_output(self) -> int:
         """The most tokens, EOS not counted, that the decoder can give."""
-        return self.config.max_positions - 1 if self.config.positions == "learned" else sys.maxsize
+        return self.config.longest - 1
 
     def parameter_count(self) -> int:
         """Trained numbers, each counted once however often it is shared."""

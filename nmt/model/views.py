@@ -21,7 +21,7 @@ from nmt.model.streams import Cut
 from nmt.recipe import Model
 
 
-def of_itself(config: Model, cut: Cut, causal: bool = False) -> View:
+def self_view(config: Model, cut: Cut, causal: bool = False) -> View:
     """How the sentences of a stream see themselves; `causal` hides what comes after the query."""
     reach = config.window // 2
     if config.window and cut.longest > reach + 1:

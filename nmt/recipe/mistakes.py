@@ -37,15 +37,15 @@ _BOOLEANS = {"yes": "true", "on": "true", "no": "false", "off": "false"}
 def mistakes(error: ValidationError, places: dict[Key, Place], section: Key = ()) -> Iterator[Mistake]:
     """Each thing that the schema found wrong with a section (the whole recipe), at the place where it was said."""
     for details in error.errors(include_url=False):
-        inner = (part for part in details["loc"] if not str(part).startswith(("<", "[key]")))
-        key = (*section, *inner)
+        said = (*section, *details["loc"])
+        key = tuple(part for part in said if not str(part).startswith(("<", "[key]")))
         context = details.get("ctx", {})
         if details["type"] == "clash":  # between two keys: told where one of them is written
             key, other = (tuple(context[name].split(".")) for name in ("key", "other"))
             place = places.get(key) or places.get(other) or _place(key, places)
         else:
             place = _place(key, places)
-        yield Mistake(place, f"{dotted(key)}: {_words(details, key)}")
+        yield Mistake(place, f"{dotted(key)}: {_words(details, key, _fields(said[:-1]))}")
 
 
 def _place(key: Key, places: dict[Key, Place]) -> Place:
@@ -55,14 +55,15 @@ def _place(key: Key, places: dict[Key, Place]) -> Place:
     return places[key]
 
 
-def _words(details: ErrorDetails, key: Key) -> str:
+def _words(details: ErrorDetails, key: Key, beside: dict[str, Any]) -> str:
+    """What is wrong at a key; `beside` are the keys of its section."""
     kind, context = details["type"], details.get("ctx", {})
     if kind == "missing":
-        return f"must be given: {_documentation(key)}"
+        return f"must be given: {_documentation(beside[str(key[-1])])}"
     if kind == "extra_forbidden":
         section = dotted(key[:-1]) or "a recipe"
-        keys = f"; the keys of {section} are {', '.join(_fields(key[:-1]))}"
-        return "unknown key" + (_ask(_key_meant(key)) or keys)
+        keys = f"; the keys of {section} are {', '.join(beside)}"
+        return "unknown key" + (_ask(_key_meant(key, beside)) or keys)
     found = context.get("found", details["input"])
     bounds = {name: _plain(value) for name, value in context.items()}
     must = _MUST[kind].format(**bounds) if kind in _MUST else details["msg"]
@@ -95,6 +96,12 @@ def _value_meant(kind: str, found: Any, must: str) -> str | None:
         return _BOOLEANS.get(found.lower())
     if kind == "literal_error" and isinstance(found, str):
         return next(iter(get_close_matches(found, must.split()[2:])), None)
+    if (
+        kind == "either"
+        and isinstance(found, dict)
+        and not found.keys() & (kinds := re.findall(r"\{(\w+): FILE", must))
+    ):
+        return next((near for key in found for near in get_close_matches(str(key), kinds)), None)
     if kind in ("int_type", "float_type") and isinstance(found, str | float):
         return _number_meant(str(found), whole=kind == "int_type")
     return None
@@ -111,32 +118,37 @@ def _number_meant(text: str, whole: bool) -> str | None:
     return None if whole else f"{number:.15g}"
 
 
-def _key_meant(key: Key) -> str | None:
+def _key_meant(key: Key, beside: dict[str, Any]) -> str | None:
     """The key most like an unknown one: of its own section, or else of any other."""
     section, name = key[:-1], str(key[-1])
-    near = get_close_matches(name, _fields(section), n=1)
+    near = get_close_matches(name, beside, n=1)
     if near:
         return dotted((*section, near[0]))
-    elsewhere = {full.rsplit(".", 1)[-1]: full for full in _all_keys(Recipe)}
+    # Of several keys of one name the first in the schema is meant: data.source, not that of a JSON corpus.
+    elsewhere = {full.rsplit(".", 1)[-1]: full for full in reversed(list(_all_keys(Recipe)))}
     far = get_close_matches(name, elsewhere, n=1, cutoff=0.8)
     return elsewhere[far[0]] if far else None
 
 
-def _documentation(key: Key) -> str:
-    field = _fields(key[:-1])[str(key[-1])]
+def _documentation(field: Any) -> str:
     section = next(_sections(field.annotation), None)
     text = " ".join((field.description or (section and section.__doc__) or "").split()).rstrip(".")
     return text[:1].lower() + text[1:]
 
 
 def _fields(key: Key) -> dict[str, Any]:
-    """The keys that the section at `key` has. Entries of lists and named entries have those of their kind."""
-    fields: dict[str, Any] = dict(Recipe.model_fields)
+    """The keys that the section at `key` has. Entries of lists and named entries have those of their kind.
+
+    Where a key takes several kinds of section, a tag in `key`, as in <tsv>, says which: that with a key of this name.
+    """
+    sections: list[type[Section]] = [Recipe]
     for part in key:
+        fields = {name: field for section in sections for name, field in section.model_fields.items()}
         if part in fields:
-            inner = _sections(fields[str(part)].annotation)
-            fields = {name: field for section in inner for name, field in section.model_fields.items()}
-    return fields
+            sections = list(_sections(fields[str(part)].annotation))
+        elif chosen := [section for section in sections if str(part)[1:-1] in section.model_fields]:
+            sections = chosen
+    return {name: field for section in sections for name, field in section.model_fields.items()}
 
 
 def _all_keys(section: type[Section], prefix: str = "") -> Iterator[str]:

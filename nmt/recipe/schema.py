@@ -5,6 +5,7 @@ The defaults are those of the base model in "Attention Is All You Need" (Vaswani
 off. The text under each key is its documentation; who leaves out a key that must be given is shown it.
 """
 
+import sys
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
@@ -69,17 +70,76 @@ def _clash(key: str, other: str, must: str, found: Any) -> PydanticCustomError:
     return PydanticCustomError("clash", "{must}", {"must": must, "key": key, "other": other, "found": found})
 
 
-class Tsv(Section):
+class _OneFile(Section):
+    """Parallel text in one file. The first key of each kind names the file, and is the name of the kind."""
+
+    @property
+    def file(self) -> str:
+        """The file; "-" is standard input."""
+        return str(getattr(self, next(iter(type(self).model_fields))))
+
+
+class Tsv(_OneFile):
     """Parallel text in one file: a line holds the source sentence, a tab and the target sentence."""
 
     tsv: Text
-    """The file, plain or gzipped."""
+    """The file, plain or compressed (gzip, xz, zst); - is standard input."""
+
+
+class Jsonl(_OneFile):
+    """Parallel text as JSON lines: an object a line, with the two sides under two of its keys."""
+
+    jsonl: Text
+    """The file, plain or compressed; - is standard input."""
+    source: Text | None = None
+    """The key of the source sentence, by default the code in data.source; translation.en is en inside translation."""
+    target: Text | None = None
+    """The key of the target sentence, by default the code in data.target."""
+
+
+class Tmx(_OneFile):
+    """A translation memory, TMX 1.4: the units that have both languages; en takes en-US and en_GB too."""
+
+    tmx: Text
+    """The file, plain or compressed; - is standard input."""
+
+
+class Xliff(_OneFile):
+    """Localised text, XLIFF 1.2 or 2: the units that have a translation."""
+
+    xliff: Text
+    """The file, plain or compressed; - is standard input."""
+
+
+_ONE_FILE = {next(iter(kind.model_fields)): kind for kind in (Tsv, Jsonl, Tmx, Xliff)}
+
+
+def _corpus_kind(value: Any) -> str | None:
+    """The kind of a corpus, which one of its keys names: <tsv>, <jsonl> and so on."""
+    if isinstance(value, _OneFile):
+        return f"<{next(iter(type(value).model_fields))}>"
+    if isinstance(value, dict):
+        kinds = [kind for kind in _ONE_FILE if kind in value]
+        return f"<{kinds[0]}>" if len(kinds) == 1 else None
+    return "<text>" if isinstance(value, str) else None
 
 
 Corpus = Annotated[
-    Annotated[Text, Tag("<text>")] | Annotated[Tsv, Tag("<section>")],
-    _chosen(_kind, "must be the PREFIX of two files PREFIX.SOURCE and PREFIX.TARGET, or {tsv: FILE}"),
+    Annotated[Text, Tag("<text>")]
+    | Annotated[Tsv, Tag("<tsv>")]
+    | Annotated[Jsonl, Tag("<jsonl>")]
+    | Annotated[Tmx, Tag("<tmx>")]
+    | Annotated[Xliff, Tag("<xliff>")],
+    _chosen(
+        _corpus_kind,
+        "must be the PREFIX of two files PREFIX.SOURCE and PREFIX.TARGET, "
+        f"or one of {', '.join(f'{{{kind}: FILE}}' for kind in _ONE_FILE)}",
+    ),
 ]
+
+
+def _is_piped(corpus: Any) -> bool:
+    return isinstance(corpus, _OneFile) and corpus.file == "-"
 
 
 def _several(value: Any) -> Any:
@@ -101,8 +161,8 @@ class Data(Section):
     target: Name
     """The language translated into, as file names end."""
     train: Annotated[tuple[Corpus, ...], BeforeValidator(_several), Field(min_length=1)]
-    """Corpora to train on, each the PREFIX of two files of equal length (PREFIX.source and PREFIX.target, or
-    either with .gz) or {tsv: FILE}."""
+    """Corpora to train on, each the PREFIX of two files of equal length (PREFIX.source and PREFIX.target, either
+    with .gz, .xz or .zst) or one file: {tsv: FILE}, {jsonl: FILE}, {tmx: FILE} or {xliff: FILE}."""
     valid: Corpus
     """The corpus that progress is measured on during training."""
     test: dict[Name, Corpus] = {}
@@ -119,6 +179,23 @@ class Data(Section):
         if target == info.data.get("source"):
             raise _clash("data.target", "data.source", "must differ from data.source", target)
         return target
+
+    @field_validator("train")
+    @classmethod
+    def _pipes_flow_once(cls, train: tuple[Corpus, ...]) -> tuple[Corpus, ...]:
+        if sum(map(_is_piped, train)) > 1:
+            raise _clash("data.train", "data.train", "must name standard input only once", "-")
+        return train
+
+    @field_validator("valid", "test")
+    @classmethod
+    def _is_there_again(cls, corpora: Any, info: ValidationInfo) -> Any:
+        named = {f".{name}": corpus for name, corpus in corpora.items()} if info.field_name == "test" else {"": corpora}
+        for name, corpus in named.items():
+            if _is_piped(corpus):
+                key = f"data.{info.field_name}{name}"
+                raise _clash(key, key, "must be in a file, for training or scoring reads it again", "-")
+        return corpora
 
 
 class Tokenizer(Section):
@@ -187,7 +264,7 @@ class Model(Section):
     turned queries and keys (rotary; Su et al., 2021), or scores that fall with distance (alibi; Press et al., 2022)."""
     max_positions: Count = 1024
     """How many positions are learned, where they are learned; no text can be longer."""
-    max_distance: Count = 16
+    max_distance: Annotated[int, Field(ge=1, le=4096)] = 16
     """Where positions are relative: the largest distance told apart; what lies farther counts as this far."""
     window: Natural = 0
     """Restricted self-attention (paper, 4): each token sees those at most half of this many tokens away, so that the
@@ -225,6 +302,11 @@ class Model(Section):
     def value_width(self) -> int:
         """The width of a head's values."""
         return self.d_model // self.heads if self.d_v == "auto" else self.d_v
+
+    @property
+    def longest(self) -> int:
+        """The most tokens that a sentence may have, its EOS or BOS among them."""
+        return self.max_positions if self.positions == "learned" else sys.maxsize
 
     @property
     def encoder_layers(self) -> int:

@@ -67,7 +67,7 @@ class Training:
         self._sampler = Sampler(self._shards, recipe.train.batch_tokens, recipe.seed)
         self._segmenter = Segmenter(self._shards, tokenizers, recipe)
         chosen = recipe.train.chunk_tokens
-        self._chunk_tokens = _chunk_tokens(device, self.learner.precision) if chosen == "auto" else chosen
+        self._chunk_tokens = _chunk_tokens(recipe, device, self.learner.precision) if chosen == "auto" else chosen
         self._validation = Validation(recipe, tokenizers, self._chunk_tokens)
         make_folder(self.layout.checkpoints)  # refused now rather than when an hour's work is to be saved
         self._found = checkpoint.last(self.layout.checkpoints)
@@ -190,7 +190,7 @@ class Training:
         return self.state.step % every == 0 or self.state.step == self.recipe.train.steps
 
 
-def _chunk_tokens(device: torch.device, precision: torch.dtype) -> int:
+def _chunk_tokens(recipe: Recipe, device: torch.device, precision: torch.dtype) -> int:
     """Tokens a side to go through the model at once, where the recipe leaves it to us.
 
     Short chunks hold sentences of like length, so little is padded where attention is (2048 trained a fifth faster than
@@ -198,4 +198,4 @@ def _chunk_tokens(device: torch.device, precision: torch.dtype) -> int:
     """
     if device.type == "cpu":
         return 2048
-    return 32768 if precision == torch.bfloat16 else 4096
+    return 32768 if precision == torch.bfloat16 and not why_padded(recipe.model) else 4096

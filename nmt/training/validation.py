@@ -6,6 +6,7 @@ import numpy as np
 
 from nmt.data.batches import Ids, pack, split
 from nmt.data.shards import Shards
+from nmt.errors import DataError
 from nmt.evaluation import bleu
 from nmt.recipe import Layout, Recipe
 from nmt.text import Tokenizers, read_pairs
@@ -41,6 +42,7 @@ class Validation:
 
     def __init__(self, recipe: Recipe, tokenizers: Tokenizers, chunk_tokens: int) -> None:
         shards = Shards.open(Layout.of(recipe).data, "valid")
+        _check_lengths(recipe, shards)
         parts = split(np.arange(len(shards)), shards.lengths, chunk_tokens)
         self._chunks = [pack(shards, part) for part in parts]
         self._few = pack(shards, _first(shards, FEW_TOKENS))
@@ -62,6 +64,17 @@ class Validation:
         score = bleu(translations, [reference for _, reference in self._text])
         place = step // self._recipe.train.valid_every % len(self._text)
         return Measurement(loss, entropy, score, Sample(*self._text[place], translations[place]))
+
+
+def _check_lengths(recipe: Recipe, shards: Shards) -> None:
+    """Raises `DataError` where a sentence is beyond learned positions; of the valid corpus none is ever dropped."""
+    lengths = np.stack(shards.lengths).max(0)
+    if (tokens := int(lengths.max(initial=0))) >= recipe.model.longest:
+        raise DataError(
+            f"data.valid: line {int(lengths.argmax()) + 1} has {tokens} tokens, and a model with "
+            f"{recipe.model.longest} learned positions (model.max_positions) can take {recipe.model.longest - 1}: "
+            "shorten it, or learn more positions"
+        )
 
 
 def _first(shards: Shards, tokens: int) -> Ids:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Self
 import torch
 
 from nmt.data.batches import pack_sources
-from nmt.errors import NmtError
+from nmt.errors import DataError, NmtError
 from nmt.model.cache import Decoding
 from nmt.model.device import pick_device, pick_precision
 from nmt.model.folder import load
@@ -109,12 +109,8 @@ class Translator:
     ) -> list[list[Translation]]:
         """The translations of these lines, of which the first is line `number` of the input."""
         sources = self.tokenizers.source.encode(lines)
-        for place, source in enumerate(sources):
-            if len(source) > self._longest:
-                self._warn(
-                    f"line {number + place} has {len(source)} tokens, more than the {self._longest} the model was "
-                    "trained on: it is translated whole, but may come out worse than if split into sentences"
-                )
+        for place, source in enumerate(sources, number):
+            self._check_length(place, len(source))
         order = sorted((i for i, source in enumerate(sources) if source), key=lambda i: len(sources[i]))
         results = [[Translation("", 0.0)] for _ in lines]
         for batch in _batches(order, [len(source) for source in sources], choices.batch_size):
@@ -124,6 +120,19 @@ class Translator:
             for i, best in zip(batch, found, strict=True):
                 results[i] = best or [Translation("", -math.inf)]
         return results
+
+    def _check_length(self, line: int, tokens: int) -> None:
+        """Warns of a line longer than those trained on. Raises `DataError` for one beyond learned positions."""
+        if (limit := self.model.config.longest) <= tokens:
+            raise DataError(
+                f"line {line} has {tokens} tokens, and this model, whose positions are learned, can take {limit - 1}: "
+                "split it into sentences"
+            )
+        if tokens > self._longest:
+            self._warn(
+                f"line {line} has {tokens} tokens, more than the {self._longest} the model was trained on: it is "
+                "translated whole, but may come out worse than if split into sentences"
+            )
 
     @torch.inference_mode()
     def _batch(self, sources: Sequence[Sequence[int]], n_best: int, choices: Decode) -> list[list[Translation]]:
