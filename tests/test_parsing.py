@@ -11,7 +11,7 @@ from commands import Server, Shell
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nmt.errors import DataError
+from nmt.errors import DataError, OutputError
 from nmt.parsing import (
     COLLINS,
     KINDS,
@@ -19,14 +19,18 @@ from nmt.parsing import (
     Rules,
     Sentence,
     Summary,
+    Tally,
     Tree,
     compare,
+    judge,
     linearise,
+    parses,
     read_tree_lines,
     read_trees,
     restore,
     scores,
     split_words,
+    write_pairs,
 )
 from nmt.parsing.trees import Node
 
@@ -42,17 +46,18 @@ SAMPLE = Rules(
 )
 
 labels = st.sampled_from(["S", "NP", "VP", "PP", "X|Y", "ÄP"])
+tags = st.sampled_from(["XX", "NN", "PRP$", ".", ",", "``", "-LRB-", "ÄT"])
 some_words = st.text(st.characters(exclude_categories=["C", "Z"], exclude_characters="-"), min_size=1)
 nodes = st.recursive(
-    st.builds(Leaf, st.just("XX"), some_words),
+    st.builds(Leaf, tags, some_words),
     lambda inner: st.builds(Tree, labels, st.lists(inner, min_size=1, max_size=4).map(tuple)),
 )
 trees = st.builds(Tree, labels, st.lists(nodes, min_size=1, max_size=4).map(tuple))
 tokens = st.one_of(
-    st.just("XX"),
+    tags,
     labels.map("({}".format),
     labels.map("){}".format),
-    st.sampled_from(["(", ")", "((", "()", "(-NONE-", "(ROOT", ")ROOT", "⁇", "XXX"]),
+    st.sampled_from(["(", ")", "((", "()", "(-NONE-", "-NONE-", "(ROOT", ")ROOT", "⁇", "N(N", "NN)"]),
     st.text(st.characters(exclude_categories=["Cs"]), min_size=1),
 )
 
@@ -146,15 +151,15 @@ def test_trees_may_be_deeper_than_the_stack_of_python(tmp_path: Path) -> None:
     found = tree(deep, tmp_path)
     assert str(found) == deep
     assert compare(found, found).matched == 2_000
-    assert str(restore(linearise(found), ["a"]).tree) == f"(ROOT {deep.replace('NN', 'XX')})"
+    assert str(restore(linearise(found), ["a"]).tree) == f"(ROOT {deep})"
 
 
 # Sequences
 
 
-def test_a_tree_as_a_sequence_has_no_words_no_tags_no_functions_and_no_root(tmp_path: Path) -> None:
-    assert linearise(tree(WE_AGREE, tmp_path)) == "(S (NP XX )NP (VP XX )VP XX )S"
-    assert linearise(tree("(S (NP (PRP We)))", tmp_path)) == "(S (NP XX )NP )S"
+def test_a_tree_as_a_sequence_has_tags_for_words_no_functions_and_no_root(tmp_path: Path) -> None:
+    assert linearise(tree(WE_AGREE, tmp_path)) == "(S (NP PRP )NP (VP VBP )VP . )S"
+    assert linearise(tree("(S (NP (PRP We)))", tmp_path)) == "(S (NP PRP )NP )S"
 
 
 @given(trees)
@@ -197,33 +202,46 @@ def _read_lines(folder: Path, text: str) -> list[Tree | None]:
 @pytest.mark.parametrize(
     ("said", "made", "repairs"),
     [
-        ("(S (NP XX )NP (VP XX )VP XX )S", "(S (NP a) (VP b) c)", []),
+        ("(S (NP A )NP (VP B )VP C )S", "(S (NP (A a)) (VP (B b)) (C c))", []),
+        # whatever is no bracket is a tag
+        ("(S A ⁇ -LRB- )S", "(S (A a) (⁇ b) (-LRB- c))", []),
         # passed over
-        ("(S foo XX ( XX ) XX )S", "(S a b c)", ["unknown token"]),
-        ("(S XX XX XX )S )NP", "(S a b c)", ["stray closing"]),
-        ("(S XX XX XX XX XX )S", "(S a b c)", ["extra word"]),
+        ("(S A ( B ) C )S", "(S (A a) (B b) (C c))", ["unknown token"]),
+        ("(S A -NONE- B N(N C )S", "(S (A a) (B b) (C c))", ["unknown token"]),
+        ("(S A B C )S )NP", "(S (A a) (B b) (C c))", ["stray closing"]),
+        ("(S A B C D E )S", "(S (A a) (B b) (C c))", ["extra word"]),
         # closed
-        ("(S (NP XX (VP XX XX", "(S (NP a (VP b c)))", ["unclosed"]),
-        ("(S (NP (PP XX XX )NP XX )S", "(S (NP (PP a b)) c)", ["mismatched"]),
-        ("(S (NP XX XX )VP XX )S", "(S (NP a b) c)", ["mismatched"]),
-        ("(S (NP (NP XX )NP XX )S XX", "(S (NP (NP a) b)) c", ["mismatched", "no root"]),
+        ("(S (NP A (VP B C", "(S (NP (A a) (VP (B b) (C c))))", ["unclosed"]),
+        ("(S (NP (PP A B )NP C )S", "(S (NP (PP (A a) (B b))) (C c))", ["mismatched"]),
+        ("(S (NP A B )VP C )S", "(S (NP (A a) (B b)) (C c))", ["mismatched"]),
+        ("(S (NP (NP A )NP B )S C", "(S (NP (NP (A a)) (B b))) (C c)", ["mismatched", "no root"]),
         # words that are missing
-        ("(S (NP XX )NP )S", "(S (NP a) b c)", ["missing word"]),
-        ("(S (NP XX", "(S (NP a b c))", ["unclosed", "missing word"]),
-        ("(NP XX )NP XX", "(NP a) b c", ["missing word", "no root"]),
-        ("", "a b c", ["missing word", "no root"]),
+        ("(S (NP A )NP )S", "(S (NP (A a)) (XX b) (XX c))", ["missing word"]),
+        ("(S (NP A", "(S (NP (A a) (XX b) (XX c)))", ["unclosed", "missing word"]),
+        ("(NP A )NP B", "(NP (A a)) (B b) (XX c)", ["missing word", "no root"]),
+        ("", "(XX a) (XX b) (XX c)", ["missing word", "no root"]),
         # constituents without words
-        ("(S (NP (PP )PP )NP XX XX XX )S", "(S a b c)", ["empty constituent"]),
-        ("(S XX XX XX (NP XX )NP )S", "(S a b c)", ["extra word", "empty constituent"]),
+        ("(S (NP (PP )PP )NP A B C )S", "(S (A a) (B b) (C c))", ["empty constituent"]),
+        ("(S A B C (NP D )NP )S", "(S (A a) (B b) (C c))", ["extra word", "empty constituent"]),
         # several at the top
-        ("(NP XX )NP (VP XX XX )VP", "(NP a) (VP b c)", ["no root"]),
-        ("XX XX XX", "a b c", ["no root"]),
+        ("(NP A )NP (VP B C )VP", "(NP (A a)) (VP (B b) (C c))", ["no root"]),
+        ("A B C", "(A a) (B b) (C c)", ["no root"]),
     ],
 )
 def test_each_repair_is_the_one_that_is_stated(said: str, made: str, repairs: list[str]) -> None:
     found = restore(said, ["a", "b", "c"])
-    assert str(found.tree).replace("(XX a)", "a").replace("(XX b)", "b").replace("(XX c)", "c") == f"(ROOT {made})"
+    assert str(found.tree) == f"(ROOT {made})"
     assert list(found.repairs) == repairs
+
+
+def test_what_is_said_of_lines_is_parsed_without_a_model() -> None:
+    tally = Tally()
+    found = list(parses(["we agree", " ", "no"], ["(S PRP VBP )S", "", "(S UH"]))
+    for parse in found:
+        tally.add(parse)
+    assert [str(parse.tree) for parse in found] == ["(ROOT (S (PRP we) (VBP agree)))", "None", "(ROOT (S (UH no)))"]
+    assert tally.summary == "2 parsed, 1 repaired: unclosed 1"
+    assert tally.warning == ""
 
 
 # Scores
@@ -269,9 +287,10 @@ def summary(found: Summary) -> dict[str, str]:
     }
 
 
-def test_evalb_gives_its_sample_the_figures_that_we_give() -> None:
+@pytest.mark.parametrize("own_tags", [True, False], ids=["as EVALB", "by the gold tags"])
+def test_evalb_gives_its_sample_the_figures_that_we_give(own_tags: bool) -> None:
     rows, (everything, short) = published()
-    found = scores(EVALB / "sample.gld", EVALB / "sample.tst", SAMPLE)
+    found = scores(EVALB / "sample.gld", EVALB / "sample.tst", SAMPLE, own_tags=own_tags)
     assert [row(number, sentence) for number, sentence in enumerate(found, 1)] == rows
     assert summary(Summary.of(found)) == everything
     assert summary(Summary.of([sentence for sentence in found if sentence.length <= 40])) == short
@@ -282,8 +301,8 @@ def test_f1_is_the_harmonic_mean_of_precision_and_recall() -> None:
     assert found.f1 == pytest.approx(2 / (1 / found.recall + 1 / found.precision))
 
 
-def both(gold: str, test: str, folder: Path, rules: Rules = COLLINS) -> Sentence:
-    return compare(tree(gold, folder), tree(test, folder), rules)
+def both(gold: str, test: str, folder: Path, rules: Rules = COLLINS, *, own_tags: bool = False) -> Sentence:
+    return compare(tree(gold, folder), tree(test, folder), rules, own_tags=own_tags)
 
 
 def test_punctuation_functions_and_the_root_do_not_count(tmp_path: Path) -> None:
@@ -298,6 +317,23 @@ def test_the_gold_tags_say_what_is_punctuation(tmp_path: Path) -> None:
     assert found.exact
     assert found.tags is None
     assert Summary.of([found]).tagging is None
+
+
+def test_by_their_own_tags_trees_that_disagree_on_punctuation_do_not_count_as_in_evalb(tmp_path: Path) -> None:
+    for tag, words in (("NN", 3), (".", 2), ("XX", 3)):
+        other = f"(S (NP (PRP We)) (VP (VBP agree)) ({tag} .))"
+        found = both(WE_AGREE, other, tmp_path, own_tags=True)
+        assert found.status == ("valid" if words == 2 else "error")
+        assert both(WE_AGREE, other, tmp_path).exact
+    comma = "(S (NP (PRP We)) (VP (, agree)) (. .))"  # a word that is no punctuation by the gold tags
+    assert both(WE_AGREE, comma, tmp_path, own_tags=True).status == "error"
+    assert both(WE_AGREE, comma, tmp_path).tags == 1
+
+
+def test_tagging_counts_the_words_that_are_no_punctuation(tmp_path: Path) -> None:
+    found = both(WE_AGREE, "(S (NP (PRP We)) (VP (NN agree)) (NN .))", tmp_path)
+    assert (found.tags, found.words) == (1, 2)
+    assert Summary.of([found]).tagging == 50
 
 
 def test_particles_are_adverbs_for_collins(tmp_path: Path) -> None:
@@ -320,14 +356,15 @@ def test_a_tree_compared_with_itself_is_exact(found: Tree) -> None:
 @given(trees, st.lists(tokens))
 def test_exchanging_gold_and_test_exchanges_recall_and_precision(found: Tree, said: list[str]) -> None:
     other = restore(" ".join(said), found.words()).tree
-    there, back = compare(found, other), compare(other, found)
-    assert (there.recall, there.precision) == (back.precision, back.recall)
+    for rules, own_tags in ((COLLINS, True), (Rules(frozenset()), False)):  # the gold tags decide nothing
+        there, back = (compare(*pair, rules, own_tags=own_tags) for pair in ((found, other), (other, found)))
+        assert (there.recall, there.precision) == (back.precision, back.recall)
 
 
 def test_files_of_unequal_length_are_refused(tmp_path: Path) -> None:
     (tmp_path / "gold").write_text(f"{WE_AGREE}\n" * 2)
     (tmp_path / "parsed").write_text(f"{WE_AGREE}\n")
-    with pytest.raises(DataError, match=r"gold has 2 trees but .*parsed has 1 lines"):
+    with pytest.raises(DataError, match=r"gold has 2 trees but .*parsed has 1 line:"):
         scores(tmp_path / "gold", tmp_path / "parsed")
 
 
@@ -387,9 +424,9 @@ def test_a_treebank_becomes_parallel_text_and_what_is_left_out_is_told(server: S
     (tmp_path / "one.mrg").write_text(f"{WE_AGREE}\n(S (-NONE- *))\n")
     (tmp_path / "two.mrg.gz").write_bytes(gzip.compress(b"( (FRAG\n (UH Yes)) )"))
     done = Shell(server, tmp_path)("trees", "one.mrg", "two.mrg.gz", "--output", "new/both")
-    assert done.err == "3 trees read, 1 left out: they have no words\n"
+    assert done.err == "3 trees read, 1 left out: it has no words\n"
     assert (tmp_path / "new/both.words").read_text() == "We agree .\nYes\n"
-    assert (tmp_path / "new/both.tree").read_text() == "(S (NP XX )NP (VP XX )VP XX )S\n(FRAG XX )FRAG\n"
+    assert (tmp_path / "new/both.tree").read_text() == "(S (NP PRP )NP (VP VBP )VP . )S\n(FRAG UH )FRAG\n"
 
 
 def test_a_treebank_that_is_none_leaves_nothing_behind(server: Server, tmp_path: Path) -> None:
@@ -399,13 +436,33 @@ def test_a_treebank_that_is_none_leaves_nothing_behind(server: Server, tmp_path:
     assert [path.name for path in tmp_path.iterdir()] == ["one.mrg"]
 
 
+def test_files_without_a_tree_are_refused(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "none.mrg").write_text("\n")
+    (tmp_path / "traces.mrg").write_text("(S (-NONE- *))\n")
+    said = Shell(server, tmp_path).fails("trees", "none.mrg", "traces.mrg", "--output", "pairs")
+    assert said.startswith("none.mrg, traces.mrg: no tree with words: ")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["none.mrg", "traces.mrg"]
+
+
+@pytest.mark.parametrize("prefix", ["new/", ".", "..", "/", ""])
+def test_a_prefix_that_names_only_a_folder_is_refused(prefix: str, tmp_path: Path) -> None:
+    (tmp_path / "one.mrg").write_text(WE_AGREE)
+    with pytest.raises(OutputError, match=r"names a folder: name the beginning of two files in it, such as .*train"):
+        write_pairs([tmp_path / "one.mrg"], prefix)
+
+
+def test_one_tree_is_told_as_one(tmp_path: Path) -> None:
+    (tmp_path / "one.mrg").write_text(WE_AGREE)
+    assert write_pairs([tmp_path / "one.mrg"], str(tmp_path / "one")).summary == "1 tree read, 0 left out"
+
+
 def test_what_is_learned_from_trees_parses_and_is_scored(parser: Shell) -> None:
     done = parser("parse", "recipe.yaml", "test.words", "--device", "cpu")
     (parser.folder / "test.parsed").write_bytes(done.out)
     figures = json.loads(parser("evalb", "test.mrg", "test.parsed", "--json").out)["all"]
     assert figures["valid"] == figures["sentences"] == 12
     assert figures["f1"] > 80
-    assert figures["tagging"] is None
+    assert figures["tagging"] > 80
     table = parser("evalb", "test.mrg", "test.parsed").lines
     assert f"{figures['f1']:.2f}" in next(line for line in table if line.startswith("F1"))
 
@@ -425,6 +482,39 @@ def test_raw_is_what_the_model_says(parser: Shell) -> None:
     made = parser("parse", "recipe.yaml", "test.words", "--device", "cpu").lines
     words = (parser.folder / "test.words").read_text().splitlines()
     assert [str(restore(line, split_words(text)).tree) for line, text in zip(raw, words, strict=True)] == made
+
+
+def test_a_model_that_does_not_parse_is_told_of(trained: Shell) -> None:
+    for options in ([], ["--raw"]):
+        done = trained("parse", "recipe.yaml", "--device", "cpu", *options, stdin=b"Click the button .\n\n")
+        assert len(done.lines) == 2
+        assert "this model does not seem to parse" in done.err.splitlines()[-1]
+
+
+def test_sentences_that_do_not_count_are_told_of(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "gold").write_text(f"{WE_AGREE}\n" * 3)
+    (tmp_path / "parsed").write_text(f"{WE_AGREE}\n(S (PRP We) (VBP differ))\n\n")
+    shell = Shell(server, tmp_path)
+    done = shell("evalb", "gold", "parsed")
+    assert done.err == "not in the figures, as in EVALB: 1 with other words, 1 without a tree, of 3 sentences\n"
+    heads = ["sentences 3 3", "valid 1 1", "with other words 1 1", "without a tree 1 1"]
+    assert [" ".join(line.split()) for line in done.lines[1:5]] == heads
+    assert shell("evalb", "gold", "gold").err == ""
+
+
+def test_where_no_sentence_can_be_judged_there_are_no_figures(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "gold").write_text(f"{WE_AGREE}\n")
+    (tmp_path / "parsed").write_text("(S (XX We) (XX agree) (XX .))\n")
+    (tmp_path / "blank").write_text("\n")
+    shell = Shell(server, tmp_path)
+    assert shell.fails("evalb", "gold", "blank").startswith("blank: no sentence to judge by gold: 1 without a tree: ")
+    assert "no tags" in shell("evalb", "gold", "parsed").lines[-1]
+    assert "without --own-tags" in shell.fails("evalb", "gold", "parsed", "--own-tags")
+
+
+def test_where_all_sentences_are_long_the_shorter_ones_have_no_figures(tmp_path: Path) -> None:
+    (tmp_path / "long").write_text(f"(S {'(NN a) ' * 41})\n")
+    assert judge(tmp_path / "long", tmp_path / "long").lines()[5].split() == ["recall", "100.00", "—"]
 
 
 def test_standard_input_is_not_read_twice(server: Server, tmp_path: Path) -> None:

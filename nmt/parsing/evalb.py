@@ -4,9 +4,13 @@ The counting is ours because the one package on PyPI, PYEVALB 0.1.3 of 2016, tak
 makes no labels equal, counts equal brackets over the same words once, and needs exactly one tree on each line.
 
 A constituent is a label over a span of words, and is right if the gold tree has it too. Punctuation does not count,
-nor does the bracket around the whole. Which words are punctuation the gold tags say, for both trees: ours have only XX
-for a tag. EVALB asks each tree for its own tags, which comes to the same where both are tagged alike, and calls many a
-sentence an error where they are not. Where one tree has more words than the other, each is asked for its own here too.
+nor does the bracket around the whole.
+
+Which words are punctuation the tags say, and here is the one difference. EVALB asks each tree for its own: a comma that
+a parser tags as a noun is a word too many, the sentence is an error, and it does not count. So a parser that tags badly
+is judged on fewer sentences, and one that has no tags on next to none. Here the gold tags decide for both trees
+where these have equally many words; where they have not, each tree's own. `own_tags` makes it EVALB's way,
+without QUOTE_LABEL, a parameter of its later versions that Collins' do not set.
 """
 
 from collections import Counter
@@ -18,7 +22,7 @@ from typing import Any, Literal, NamedTuple
 
 from nmt.errors import DataError
 from nmt.parsing.linear import XX
-from nmt.parsing.trees import EMPTY, OUTER, Leaf, Tree, plain, read_tree_lines, read_trees, walk
+from nmt.parsing.trees import EMPTY, OUTER, Leaf, Tree, many, plain, read_tree_lines, read_trees, walk
 
 CUTOFF = 40  # words; shorter sentences are also counted by themselves, as has been done since 1995
 
@@ -79,12 +83,12 @@ class Sentence(NamedTuple):
         return self.matched == self.gold == self.test
 
 
-def compare(gold: Tree, test: Tree | None, rules: Rules = COLLINS) -> Sentence:
-    """How `test` compares with `gold`."""
+def compare(gold: Tree, test: Tree | None, rules: Rules = COLLINS, *, own_tags: bool = False) -> Sentence:
+    """How `test` compares with `gold`; with `own_tags` each tree's own tags say what is punctuation, as in EVALB."""
     golden, tested = gold.leaves(), test.leaves() if test else []
     by_gold = [leaf.tag not in rules.delete for leaf in golden]
-    aligned = len(golden) == len(tested)
-    by_test = by_gold if aligned else [leaf.tag not in rules.delete for leaf in tested]
+    of_both = len(golden) == len(tested) and not own_tags
+    by_test = by_gold if of_both else [leaf.tag not in rules.delete for leaf in tested]
     golden_words, tested_words = _kept(golden, by_gold), _kept(tested, by_test)
     length, words = len(golden), len(golden_words)
     if test is None or not tested_words:
@@ -155,8 +159,8 @@ class Summary:
         return {"valid": self.valid, **self.__dict__}
 
 
-def scores(gold: str | Path, test: str | Path, rules: Rules = COLLINS) -> list[Sentence]:
-    """How each line of the file `test` compares with the tree in the same place of the file `gold`.
+def scores(gold: str | Path, test: str | Path, rules: Rules = COLLINS, *, own_tags: bool = False) -> list[Sentence]:
+    """How each line of the file `test` compares with the tree in the same place of the file `gold`, as `compare` says.
 
     A gold tree may go over several lines, and one without words is passed over. A blank line of `test` is no tree.
     Raises `DataError` for what cannot be read, and for unequally many.
@@ -168,10 +172,10 @@ def scores(gold: str | Path, test: str | Path, rules: Rules = COLLINS) -> list[S
         counts[0] += one is not None
         counts[1] += line is not None
         if one is not None and line is not None:
-            found.append(compare(one, line.tree, rules))
+            found.append(compare(one, line.tree, rules, own_tags=own_tags))
     if counts[0] != counts[1]:
         raise DataError(
-            f"{gold} has {counts[0]:,} trees but {test} has {counts[1]:,} lines: "
+            f"{gold} has {many(counts[0], 'tree')} but {test} has {many(counts[1], 'line')}: "
             "each line of one must be the parse of the same tree of the other"
         )
     if not found:

@@ -81,6 +81,11 @@ def split_words(line: str) -> list[str]:
     return _WORD.findall(line)
 
 
+def many(number: int, what: str) -> str:
+    """How many of something there are, in words: 1 tree, 2 trees."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def read_trees(path: str | Path) -> Iterator[Tree]:
     """The trees of a bracket file, plain or gzipped, one at a time; each may go over several lines.
 

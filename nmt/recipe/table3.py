@@ -1,13 +1,22 @@
 """The recipes of table 3 of "Attention Is All You Need" (Vaswani et al., 2017): the base model, varied.
 
 `ROWS` is the whole table. A row is what it changes in the base recipe, as `--set` would, and the paper's figures.
+`Table` puts beside them how many parameters we count.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
 
 from nmt.errors import RecipeError
+from nmt.recipe.mistakes import mistakes
 from nmt.recipe.reading import dump, loads
 from nmt.recipe.schema import Recipe
+from nmt.recipe.yaml12 import Place, parse
+
+Count = Callable[[Recipe], int]
+"""How many parameters the model of a recipe has: `parameter_count` of nmt/model/size.py, for this room has no torch."""
 
 # recipes/wmt14-en-de-base.yaml without the keys that have the default value, which is the paper's.
 _BASE = """
@@ -56,6 +65,8 @@ _SIZES = {
     "model.max_positions",
     "train.steps",
 }
+
+_MULTIPLIED = "Sizes are multiplied as the paper multiplies its own; text and vocabulary are the base recipe's."
 
 
 class Row(NamedTuple):
@@ -137,18 +148,18 @@ def row(name: str) -> Row:
     raise RecipeError(f"table 3 has no row {name!r}: its rows are {names}")
 
 
-def recipe_of(row: Row, base: Recipe | None = None) -> Recipe:
-    """The recipe of a row: the paper's, or as the row would change the recipe `base`.
+def recipe_of(row: Row, base: Recipe | None = None, name: str = "the base recipe") -> Recipe:
+    """The recipe of a row: the paper's, or as the row would change the recipe `base`, which errors call `name`.
 
     Of another base only the model and its training change. Sizes (layers, widths, heads, updates) are multiplied by
     what the paper multiplies its own by, and rounded to a whole number, at least 1. Rates and kinds become what the row
     says.
     Raises `RecipeError` where the base does not allow the change.
     """
-    if base is None:
-        text = (f"tokenizer.vocab_size={row.vocabulary}", *_NEWSTEST)
-        return _changed(BASE, row, (*row.changes, *_ALL_ROWS, *text))
-    return _changed(base, row, (*(_scaled(change, base) for change in row.changes), *_ALL_ROWS))
+    try:
+        return _recipe_of(row, base)
+    except RecipeError as error:
+        raise RecipeError(f"{name}: row {row.name} of table 3 cannot be: {error}") from None
 
 
 def differences(recipe: Recipe, base: Recipe) -> list[str]:
@@ -157,12 +168,153 @@ def differences(recipe: Recipe, base: Recipe) -> list[str]:
     return [f"{symbol} = {value}" for symbol, value in ours.items() if value != theirs[symbol]]
 
 
-def _changed(base: Recipe, row: Row, changes: tuple[str, ...]) -> Recipe:
+def commented(row: Row, count: Count, base: Recipe | None = None, name: str = "the base recipe") -> str:
+    """The recipe of a row as YAML, with a comment above that says what it is. Otherwise as `recipe_of`."""
+    recipe = recipe_of(row, base, name)
+    of, by = (name, ", for this row of its own base model") if base else ("the paper's base model", "")
+    lines = [
+        f'# Table 3 of "Attention Is All You Need" (Vaswani et al., 2017), row {row.name}.',
+        "#",
+        f"# Differs from {of} in: {', '.join(differences(recipe, base or BASE)) or 'nothing'}.",
+        f"# The paper{by}, on newstest2013, the last checkpoint alone: perplexity {row.perplexity:.2f} per subword, "
+        f"BLEU {row.bleu:.1f}; {row.parameters} million parameters.",
+        f"# This recipe: {_millions(count(recipe))} million parameters with a vocabulary of "
+        f"{recipe.tokenizer.vocab_size:,}.",
+        *([f"# {_MULTIPLIED}"] if base else []),
+    ]
+    return "\n".join([*lines, "", dump(recipe)])
+
+
+class Entry(NamedTuple):
+    """A row of the table with what we count; where the base recipe does not allow it, only the reason."""
+
+    row: Row
+    differences: list[str]
+    vocabulary: int = 0
+    parameters: int = 0
+    with_said_vocabulary: int = 0
+    """The parameters with the vocabulary of section 5.1; nothing for another base than the paper's."""
+    reason: str = ""
+
+
+class Table(NamedTuple):
+    """The whole table, of the paper's base model or of another."""
+
+    entries: list[Entry]
+    base: str = ""
+    """The name of the other base; empty for the paper's."""
+
+    @classmethod
+    def of(cls, count: Count, base: Recipe | None = None, name: str = "the base recipe") -> "Table":
+        """The table, with `count` to say how many parameters the model of a recipe has."""
+        return cls([_entry(row, count, base) for row in ROWS], name if base else "")
+
+    @property
+    def title(self) -> str:
+        """What it is."""
+        return "Table 3 of “Attention Is All You Need”" + (self.base and f", of {self.base}")
+
+    @property
+    def headings(self) -> list[str]:
+        """Of the columns; the first two are words, the others numbers."""
+        papers = ["paper", "off by", "with 37,000", "off by", "PPL", "BLEU"]
+        return ["row", "differs in", "vocabulary", "parameters", *([] if self.base else papers)]
+
+    @property
+    def cells(self) -> list[list[str]]:
+        """Of each row."""
+        return [_cells(entry) for entry in self.entries]
+
+    @property
+    def notes(self) -> list[str]:
+        """What to know in order to read it."""
+        if self.base:
+            return [_MULTIPLIED, "Parameters are in millions."]
+        return [
+            "PPL and BLEU are the paper's, on newstest2013; parameters are in millions.",
+            "(65): blank in the paper, which means that of base. Vocabularies: docs/table3.md.",
+        ]
+
+    def lines(self) -> list[str]:
+        """The table as plain text, with its notes."""
+        rows = [self.headings, *self.cells]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        aligned = []
+        for row in rows:
+            columns = enumerate(zip(row, widths, strict=True))
+            cells = [cell.ljust(width) if i < 2 else cell.rjust(width) for i, (cell, width) in columns]
+            aligned.append("  ".join(cells).rstrip())
+        return [*aligned, "", *self.notes]
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """The rows as values that `json` can write."""
+        return [_values(entry) for entry in self.entries]
+
+
+def _entry(row: Row, count: Count, base: Recipe | None) -> Entry:
     try:
-        changed = loads(dump(base), overrides=changes)
+        recipe = _recipe_of(row, base)
     except RecipeError as error:
-        raise RecipeError(f"row {row.name} of table 3 does not suit the recipe of {base.run}: {error}") from None
-    return changed.model_copy(update={"run": f"{base.run}-{row.name}"})
+        return Entry(row, [], reason=str(error))
+    said = recipe.tokenizer.model_copy(update={"vocab_size": SAID_VOCABULARY})
+    with_said = 0 if base else count(recipe.model_copy(update={"tokenizer": said}))
+    changes = differences(recipe, base or BASE)
+    return Entry(row, changes, recipe.tokenizer.vocab_size, count(recipe), with_said)
+
+
+def _cells(entry: Entry) -> list[str]:
+    row = entry.row
+    if entry.reason:
+        return [row.name, f"cannot be: {entry.reason}", "", ""]
+    cells = [row.name, ", ".join(entry.differences) or "—", f"{entry.vocabulary:,}", _millions(entry.parameters)]
+    if not entry.with_said_vocabulary:
+        return cells
+    cells += [f"{row.millions}" if row.millions else f"({row.parameters})", _off(entry.parameters, row)]
+    cells += [_millions(entry.with_said_vocabulary), _off(entry.with_said_vocabulary, row)]
+    return [*cells, f"{row.perplexity:.2f}", f"{row.bleu:.1f}"]
+
+
+def _values(entry: Entry) -> dict[str, Any]:
+    row = entry.row
+    if entry.reason:
+        return {"row": row.name, "cannot_be": entry.reason}
+    values: dict[str, Any] = {"row": row.name, "differs": entry.differences}
+    values |= {"parameters": entry.parameters, "vocabulary": entry.vocabulary}
+    if not entry.with_said_vocabulary:
+        return values
+    paper = {name: getattr(row, name) for name in ("millions", "steps", "perplexity", "bleu")}
+    return values | {"parameters_with_37000": entry.with_said_vocabulary, "paper": paper}
+
+
+def _millions(parameters: int) -> str:
+    return f"{parameters / 1e6:.1f}"
+
+
+def _off(parameters: int, row: Row) -> str:
+    """How far a count is from the paper's."""
+    percent = round(100 * (parameters / (row.parameters * 1e6) - 1), 1)
+    return f"{percent + 0.0:+.1f} %"  # -0.0 + 0.0 is 0.0
+
+
+def _recipe_of(row: Row, base: Recipe | None) -> Recipe:
+    """As `recipe_of`; what it raises says only what must hold."""
+    if base is None:
+        text = (f"tokenizer.vocab_size={row.vocabulary}", *_NEWSTEST)
+        return _changed(BASE, row, (*row.changes, *_ALL_ROWS, *text))
+    return _changed(base, row, (*(_scaled(change, base) for change in row.changes), *_ALL_ROWS))
+
+
+def _changed(base: Recipe, row: Row, changes: tuple[str, ...]) -> Recipe:
+    said = base.model_dump() | {"run": f"{base.run}-{row.name}"}
+    for change in changes:
+        key, _, value = change.partition("=")
+        section, name = key.split(".")
+        said[section][name] = parse(value, lambda line: Place(line, "table 3")).value
+    try:
+        return Recipe.model_validate(said)
+    except ValidationError as error:
+        told = (mistake.text for mistake in mistakes(error, {(): Place(0, "")}))
+        raise RecipeError("; ".join(told)) from None
 
 
 def _scaled(change: str, base: Recipe) -> str:
