@@ -6,15 +6,18 @@ import random
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from commands import Server, Shell
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nmt.errors import DataError, OutputError
+from nmt.ids import EOS
 from nmt.parsing import (
     COLLINS,
     KINDS,
+    Grammar,
     Leaf,
     Rules,
     Sentence,
@@ -32,6 +35,7 @@ from nmt.parsing import (
     split_words,
     write_pairs,
 )
+from nmt.parsing.grammar import OPEN_AT_ONCE
 from nmt.parsing.trees import Node
 
 EVALB = Path(__file__).parent / "evalb"
@@ -244,6 +248,56 @@ def test_what_is_said_of_lines_is_parsed_without_a_model() -> None:
     assert tally.warning == ""
 
 
+# What the model may say
+
+PIECES = [
+    "<pad>",
+    "<s>",
+    "</s>",
+    "<unk>",
+    "▁(S",
+    "▁(NP",
+    "▁(VP",
+    "▁)S",
+    "▁)NP",
+    "▁)VP",
+    "▁NN",
+    "▁.",
+    "▁",
+    "x",
+    "▁(",
+    "▁(X",
+    "(S",
+    "▁)Y",
+]
+
+
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=4), st.randoms(use_true_random=False))
+def test_whatever_the_grammar_allows_becomes_a_tree_without_repair(lengths: list[int], draw: random.Random) -> None:
+    lines = [" ".join(["w"] * length) for length in lengths]
+    constraint = Grammar(PIECES).over(lines)
+    for number, line in enumerate(lines):
+        said: list[int] = []
+        while line and said[-1:] != [EOS]:
+            [allowed] = constraint.allowed(np.array([said], np.int64).reshape(1, -1), np.array([number]))
+            said.append(draw.choice(np.flatnonzero(allowed).tolist()))
+        text = "".join(PIECES[token] for token in said[:-1]).replace("▁", " ")
+        assert not line or restore(text, line.split()).repairs == ()
+
+
+@given(trees)
+def test_every_tree_with_one_root_is_allowed(found: Tree) -> None:
+    """Unless it is deeper at once than trees are, or has words of a kind that no token spells."""
+    said = linearise(found).split()
+    pieces = ["<pad>", "<s>", "</s>", "<unk>", *sorted({f"▁{token}" for token in said})]
+    ids = [pieces.index(f"▁{token}") for token in said]
+    constraint = Grammar(pieces).over([" ".join("w" for _ in found.words())])
+    for place, token in enumerate([*ids, EOS]):
+        opened = [said[i][0] == "(" for i in range(place)]
+        [allowed] = constraint.allowed(np.array([ids[:place]], np.int64).reshape(1, -1), np.array([0]))
+        assert allowed[token] or all(opened[-OPEN_AT_ONCE:])
+
+
 # Scores
 
 
@@ -387,7 +441,7 @@ def a_tree(draw: random.Random) -> str:
 RECIPE = """
 run: run
 data: {source: words, target: tree, train: train, valid: valid, max_ratio: 20}
-tokenizer: {vocab_size: 310}
+tokenizer: {vocab_size: 345, split_by_unicode_script: false}
 model: {layers: 1, d_model: 48, heads: 4, d_ffn: 96, norm: pre, dropout: 0}
 train:
   steps: 250
@@ -465,6 +519,22 @@ def test_what_is_learned_from_trees_parses_and_is_scored(parser: Shell) -> None:
     assert figures["tagging"] > 80
     table = parser("evalb", "test.mrg", "test.parsed").lines
     assert f"{figures['f1']:.2f}" in next(line for line in table if line.startswith("F1"))
+
+
+def test_what_the_search_allows_needs_no_repair_but_said_freely_it_may(parser: Shell) -> None:
+    lines = [" ".join(["sleeps"] * n) for n in range(1, 12)]  # what it has never learned to parse
+    text = "\n".join(lines).encode()
+    parsed = parser("parse", "run/model", "--device", "cpu", stdin=text)
+    assert parsed.err.splitlines()[-1] == "11 parsed, 0 repaired"
+    (parser.folder / "out").write_bytes(parsed.out)
+    assert [tree.words() for tree in read_tree_lines(parser.folder / "out") if tree] == [line.split() for line in lines]
+    free = parser("parse", "run/model", "--device", "cpu", "--free", stdin=text)
+    assert " 0 repaired" not in free.err
+
+
+def test_a_vocabulary_whose_brackets_are_several_tokens_cannot_be_constrained() -> None:
+    assert Grammar(PIECES).usable
+    assert not Grammar(["<pad>", "<s>", "</s>", "<unk>", "▁(", "▁)", "NP", "▁NN"]).usable
 
 
 def test_one_line_in_is_one_tree_out_of_its_words_and_a_blank_line_stays_blank(parser: Shell) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nmt.ids import BOS, EOS, SPECIALS
@@ -14,7 +15,7 @@ from nmt.model.cache import Decoding
 from nmt.model.streams import Cut
 from nmt.model.transformer import Transformer
 from nmt.recipe import Model
-from nmt.search import Hypothesis, Settings, beam_search
+from nmt.search import Constraint, Hypothesis, Settings, beam_search
 
 VOCABULARY = 7  # the four special ids and three words
 WORDS = range(SPECIALS, VOCABULARY)
@@ -34,12 +35,16 @@ def model() -> Transformer:
 
 
 def search(
-    model: Transformer, sources: Sequence[Sequence[int]], settings: Settings, limits: Sequence[int] | None = None
+    model: Transformer,
+    sources: Sequence[Sequence[int]],
+    settings: Settings,
+    limits: Sequence[int] | None = None,
+    constraint: Constraint | None = None,
 ) -> list[list[Hypothesis]]:
     with torch.inference_mode():
         stream = torch.tensor([token for source in sources for token in [*source, EOS]])
         decoding = Decoding(model, stream, Cut.of(np.array([len(source) + 1 for source in sources])))
-        return beam_search(decoding, limits or [LONGEST] * len(sources), settings)
+        return beam_search(decoding, limits or [LONGEST] * len(sources), settings, constraint=constraint)
 
 
 @torch.inference_mode()
@@ -147,3 +152,28 @@ def test_search_goes_on_while_a_longer_output_may_still_win() -> None:
     tempting = Scripted([{EOS: 0.4, 4: 0.6}, {4: 0.999, EOS: 0.001}, {4: 0.999, EOS: 0.001}, {EOS: 0.999, 4: 0.001}], 1)
     [[best]] = beam_search(tempting, [20], Settings(beam=2, length_penalty=1.0))
     assert best.ids == [4, 4, 4]
+
+
+class Rising:
+    """No word may be followed by a lower one, and sentence s ends with the word 4 + s, or not at all."""
+
+    def allowed(self, tokens: NDArray[np.int64], sentences: NDArray[np.int64]) -> NDArray[np.bool_]:
+        last = tokens[:, -1] if tokens.shape[1] else np.zeros(len(tokens), np.int64)
+        out: NDArray[np.bool_] = np.arange(VOCABULARY) >= last[:, None]
+        out[:, EOS] = last == SPECIALS + sentences
+        return out
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
+def test_a_wide_enough_beam_is_exhaustive_search_of_what_is_allowed(model: Transformer, alpha: float) -> None:
+    settings = Settings(beam=200, length_penalty=alpha, n_best=4)
+    found = search(model, SOURCES, settings, constraint=Rising())
+    for number, (source, best) in enumerate(zip(SOURCES, found, strict=True)):
+        allowed = [
+            output
+            for output in every_output(LONGEST)
+            if list(output) == sorted(output) and (len(output) == LONGEST or output[-1:] == (SPECIALS + number,))
+        ]  # at the limit it ends, even against the constraint
+        scores = sorted((log_p(model, source, y) / settings.penalty(len(y) + 1.0) for y in allowed), reverse=True)
+        assert [h.score for h in best] == pytest.approx(scores[:4], abs=1e-4)
+        assert {tuple(h.ids) for h in best} <= set(allowed)

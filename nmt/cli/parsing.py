@@ -12,6 +12,8 @@ import typer
 from nmt.cli.options import Beam, Device, Penalty, Precision, given, model_of, watched
 from nmt.errors import NmtError
 
+MANY_TOKENS = "brackets are several tokens in this model (tokenizer.split_by_unicode_script: false makes them one)"
+
 
 def trees(
     files: Annotated[list[str], typer.Argument(help="Trees in the brackets of the Penn Treebank, plain or .gz.")],
@@ -32,6 +34,7 @@ def parse(
         list[str] | None, typer.Argument(help="Sentences, one a line, spaces between the words. [standard input]")
     ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Print what the model says, before a tree is made of it.")] = False,
+    free: Annotated[bool, typer.Option("--free", help="Let the model say anything, well-formed or not.")] = False,
     beam: Beam = None,
     length_penalty: Penalty = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Sentences parsed at once. [recipe's]")] = None,
@@ -40,11 +43,12 @@ def parse(
 ) -> None:
     """Parse tokenised sentences: one line in, one tree out, in order; a blank line stays blank.
 
-    What the model says is made a tree of exactly the words of the line; how many took repairs is told at the end.
+    The search allows only what can become a tree of the words of the line, or with --free anything; what is malformed
+    nevertheless is repaired, and how many took repairs is told at the end.
 
     nmt parse RECIPE < test.words > test.parsed
     """
-    from nmt.parsing import Tally, parses
+    from nmt.parsing import Grammar, Tally, parses
     from nmt.text import read_lines
     from nmt.translation import Translator
 
@@ -54,7 +58,12 @@ def parse(
     typed = not files and sys.stdin.isatty()
     lines: Iterable[str] = (line for file in files or ["-"] for line in read_lines(file))
     lines, again = tee(lines if typed else watched(lines, what="parsing"))
-    said = (best.text for (best,) in translator.stream(lines, at_once=typed, **choices))
+    tokenizer = translator.tokenizers.target
+    grammar = Grammar(tokenizer.pieces(range(tokenizer.vocab_size)))
+    if not (free or grammar.usable):
+        print(f"{MANY_TOKENS}: the search is free, and more will need repair", file=sys.stderr)
+    constrain = grammar.over if grammar.usable and not free else None
+    said = (best.text for (best,) in translator.stream(lines, at_once=typed, constrain=constrain, **choices))
     tally = Tally()
     for found in parses(again, said):
         tally.add(found)

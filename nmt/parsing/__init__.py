@@ -1,6 +1,7 @@
 """Constituency parsing as translation (paper, 6.3): trees, their form as a sequence, their score."""
 
 from nmt.parsing.evalb import COLLINS, CUTOFF, Rules, Sentence, Summary, compare, scores
+from nmt.parsing.grammar import Grammar
 from nmt.parsing.linear import KINDS, Repaired, has_brackets, linearise, restore
 from nmt.parsing.pairs import Pairs, write_pairs
 from nmt.parsing.parser import Parse, Tally, parses
@@ -11,6 +12,7 @@ __all__ = [
     "COLLINS",
     "CUTOFF",
     "KINDS",
+    "Grammar",
     "Leaf",
     "Pairs",
     "Parse",

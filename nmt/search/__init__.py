@@ -1,5 +1,5 @@
 """Search: from a model's next-token scores to whole hypotheses. Token ids only; no text, no files."""
 
-from nmt.search.beam import Hypothesis, Settings, Steps, beam_search
+from nmt.search.beam import Constraint, Hypothesis, Settings, Steps, beam_search
 
-__all__ = ["Hypothesis", "Settings", "Steps", "beam_search"]
+__all__ = ["Constraint", "Hypothesis", "Settings", "Steps", "beam_search"]

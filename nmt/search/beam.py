@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -26,6 +28,14 @@ class Steps(Protocol):
 
     def select(self, rows: Tensor, sentences: Tensor | None = None) -> None:
         """Goes on with these rows [R'], and, if given, with these sentences [N'] only."""
+        ...
+
+
+class Constraint(Protocol):
+    """What may be said; it knows of hypotheses only their tokens, on the host."""
+
+    def allowed(self, tokens: NDArray[np.int64], sentences: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """[R, V]: which tokens may follow each of the R hypotheses with these tokens [R, t], of these sentences [R]."""
         ...
 
 
@@ -107,11 +117,12 @@ class _Beams:
             _Finished(none, none, torch.empty(count, kept, 0, dtype=torch.long, device=device)),
         )
 
-    def grow(self, logits: Tensor, settings: Settings) -> Tensor:
+    def grow(self, logits: Tensor, settings: Settings, constraint: Constraint | None = None) -> Tensor:
         """One token further; gives the row [N, B] that each hypothesis continues."""
         count, rows = self.live.shape
         length = self.tokens.shape[2] + 1
-        values, ids, parents = _candidates(logits, self.live, length > self.limit, settings.beam)
+        allowed = None if constraint is None else self._allowed(constraint)
+        values, ids, parents = _candidates(logits, self.live, length > self.limit, settings.beam, allowed)
         values = values.masked_fill(
             torch.arange(settings.beam, device=values.device) >= self.places[:, None], -torch.inf
         )
@@ -121,6 +132,14 @@ class _Beams:
         self.live = values.masked_fill(ids == EOS, -torch.inf)
         self.places = self.places - (scores > -torch.inf).sum(1)
         return parents + torch.arange(count, device=parents.device)[:, None] * rows
+
+    def _allowed(self, constraint: Constraint) -> Tensor:
+        """[R, V], on the device."""
+        rows = self.live.shape[1]
+        found = constraint.allowed(
+            self.tokens.flatten(0, 1).numpy(force=True), self.sentence.repeat_interleave(rows).numpy(force=True)
+        )
+        return torch.from_numpy(found).to(self.live.device)
 
     def done(self, settings: Settings) -> Tensor:
         """[N]: whether no living hypothesis can overtake the n-th best finished one, whatever it goes on to say.
@@ -140,17 +159,22 @@ class _Beams:
 
 @torch.inference_mode()
 def beam_search(
-    steps: Steps, limits: Sequence[int], settings: Settings, device: torch.device | str = "cpu"
+    steps: Steps,
+    limits: Sequence[int],
+    settings: Settings,
+    device: torch.device | str = "cpu",
+    constraint: Constraint | None = None,
 ) -> list[list[Hypothesis]]:
     """The best outputs of each sentence, at most settings.n_best of them, best first.
 
-    `limits` [N] is the most tokens, EOS not counted, that the output of each sentence may have.
+    `limits` [N] is the most tokens, EOS not counted, that the output of each sentence may have; at that it ends, even
+    against the constraint.
     """
     results: list[list[Hypothesis]] = [[] for _ in limits]
     beams = _Beams.begin(limits, settings, device)
     last = torch.full((len(limits),), BOS, device=device)
     while len(beams.sentence):
-        rows = beams.grow(steps.step(last), settings)
+        rows = beams.grow(steps.step(last), settings, constraint)
         done = beams.done(settings)
         going_on = None
         if bool(done.any()):
@@ -165,7 +189,9 @@ def beam_search(
     return results
 
 
-def _candidates(logits: Tensor, live: Tensor, only_end: Tensor, beam: int) -> tuple[Tensor, Tensor, Tensor]:
+def _candidates(
+    logits: Tensor, live: Tensor, only_end: Tensor, beam: int, allowed: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """The B best continuations of each sentence: log p, token and parent hypothesis, each [N, B], best first.
 
     The B best of a sentence are among the B best of its rows, so sums are taken over [R, B] and not over [R, V].
@@ -174,11 +200,13 @@ def _candidates(logits: Tensor, live: Tensor, only_end: Tensor, beam: int) -> tu
     log_z = logits.logsumexp(-1, keepdim=True)
     logits[:, NEVER] = -torch.inf
     sentences, rows = live.shape
+    ends = logits[:, EOS].clone()
+    if allowed is not None:
+        logits.masked_fill_(~allowed, -torch.inf)
     if bool(only_end.any()):
         at_limit = only_end.repeat_interleave(rows)
-        ends = logits[at_limit, EOS]
         logits[at_limit] = -torch.inf
-        logits[at_limit, EOS] = ends
+        logits[at_limit, EOS] = ends[at_limit]
     count = min(beam, logits.shape[1])
     values, ids = logits.topk(count, dim=1)
     values = (values - log_z).view(sentences, rows, count) + live[:, :, None]

@@ -17,7 +17,7 @@ from nmt.model.folder import load
 from nmt.model.streams import Cut
 from nmt.model.transformer import Transformer
 from nmt.recipe import Decode, Recipe, redecide
-from nmt.search import Settings, beam_search
+from nmt.search import Constraint, Settings, beam_search
 from nmt.text import Tokenizers
 from nmt.translation.alignment import Links, align
 
@@ -31,6 +31,19 @@ class Translation(NamedTuple):
     text: str
     score: float
     alignment: Links = ()
+
+
+Constrain = Callable[[Sequence[str]], Constraint]
+"""Gives for lines the constraint on what is said of them."""
+
+
+class _How(NamedTuple):
+    """How lines are to be translated: as in `Translator.stream`."""
+
+    choices: Decode
+    n_best: int
+    alignments: bool
+    constrain: Constrain | None
 
 
 def _tell(warning: str) -> None:
@@ -84,13 +97,20 @@ class Translator:
         return [best[0].text for best in self.stream(lines, **decode)]
 
     def stream(
-        self, lines: Iterable[str], n_best: int = 1, *, at_once: bool = False, alignments: bool = False, **decode: Any
+        self,
+        lines: Iterable[str],
+        n_best: int = 1,
+        *,
+        at_once: bool = False,
+        alignments: bool = False,
+        constrain: Constrain | None = None,
+        **decode: Any,
     ) -> Iterator[list[Translation]]:
         """The n best translations of each line, best first, in order; a blank line gives one blank translation.
 
         Reads a window of lines ahead and sorts it by length, so memory does not grow with the input; with `at_once` it
         answers each line before it reads the next, as someone who types expects. `alignments` links the words of each
-        translation with those of its line.
+        translation with those of its line. `constrain` says of some lines what their translations may be.
         """
         choices = redecide(self._decode, **decode)
         if n_best > choices.beam:
@@ -98,25 +118,25 @@ class Translator:
                 f"{n_best} translations a line are more than a beam of {choices.beam} finds: "
                 f"widen the beam, with --beam {n_best}"
             )
+        how = _How(choices, n_best, alignments, constrain)
         rest = iter(lines)
         number = 1
         while window := list(islice(rest, 1 if at_once else WINDOW * choices.batch_size)):
-            yield from self._window(window, n_best, choices, number, alignments)
+            yield from self._window(window, number, how)
             number += len(window)
 
-    def _window(
-        self, lines: Sequence[str], n_best: int, choices: Decode, number: int, alignments: bool
-    ) -> list[list[Translation]]:
+    def _window(self, lines: Sequence[str], number: int, how: _How) -> list[list[Translation]]:
         """The translations of these lines, of which the first is line `number` of the input."""
         sources = self.tokenizers.source.encode(lines)
         for place, source in enumerate(sources, number):
             self._check_length(place, len(source))
         order = sorted((i for i, source in enumerate(sources) if source), key=lambda i: len(sources[i]))
         results = [[Translation("", 0.0)] for _ in lines]
-        for batch in _batches(order, [len(source) for source in sources], choices.batch_size):
-            found = self._batch([sources[i] for i in batch], n_best, choices)
-            if alignments:
-                found = self._aligned([lines[i] for i in batch], found)
+        for batch in _batches(order, [len(source) for source in sources], how.choices.batch_size):
+            texts = [lines[i] for i in batch]
+            found = self._batch([sources[i] for i in batch], texts, how)
+            if how.alignments:
+                found = self._aligned(texts, found)
             for i, best in zip(batch, found, strict=True):
                 results[i] = best or [Translation("", -math.inf)]
         return results
@@ -135,14 +155,16 @@ class Translator:
             )
 
     @torch.inference_mode()
-    def _batch(self, sources: Sequence[Sequence[int]], n_best: int, choices: Decode) -> list[list[Translation]]:
-        settings = Settings(choices.beam, choices.length_penalty, choices.penalty_form, n_best)
+    def _batch(self, sources: Sequence[Sequence[int]], lines: Sequence[str], how: _How) -> list[list[Translation]]:
+        choices = how.choices
+        settings = Settings(choices.beam, choices.length_penalty, choices.penalty_form, how.n_best)
+        constraint = how.constrain(lines) if how.constrain else None
         stream, lengths = pack_sources(sources)
         limits = [min(len(source) + choices.max_extra, self.model.longest_output) for source in sources]
         with self.computing():
             cut = Cut.of(lengths, self.device)
             decoding = Decoding(self.model, torch.from_numpy(stream).to(self.device), cut)
-            found = beam_search(decoding, limits, settings, self.device)
+            found = beam_search(decoding, limits, settings, self.device, constraint)
         texts = iter(self.tokenizers.target.decode([h.ids for hypotheses in found for h in hypotheses]))
         return [[Translation(next(texts), h.score) for h in hypotheses] for hypotheses in found]
 
