@@ -12,9 +12,10 @@ from nmt.model.views import Rows
 
 
 class KeyValueCache:
-    """The keys and values [R, H, L, K] of one layer's tokens so far."""
+    """The keys and values [R, H, L, K] of one layer's tokens so far; of the last `most` of them, if it is given."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int | None = None) -> None:
+        self._most = most
         self._kept: KeysValues | None = None
 
     def __call__(self, k: Tensor, v: Tensor) -> KeysValues:
@@ -22,6 +23,8 @@ class KeyValueCache:
         new = k[:, :, None], v[:, :, None]
         if self._kept is not None:
             new = torch.cat([self._kept[0], new[0]], 2), torch.cat([self._kept[1], new[1]], 2)
+        if self._most is not None:
+            new = new[0][:, :, -self._most :], new[1][:, :, -self._most :]
         self._kept = new
         return new
 
@@ -44,8 +47,8 @@ class Decoding:
             for k, v in model.decoder.sources(states)
         ]
         self._mask = torch.zeros(cut.filled.shape, device=source.device).masked_fill(~cut.filled, -torch.inf)[:, None]
-        self._caches = [KeyValueCache() for _ in model.decoder.layers]
-        self._reach = model.config.window // 2 if model.config.window else None
+        seen = model.config.window // 2 + 1 if model.config.window else None
+        self._caches = [KeyValueCache(seen) for _ in model.decoder.layers]
         self._length = 0
 
     def step(self, tokens: Tensor) -> Tensor:
@@ -53,7 +56,7 @@ class Decoding:
         decoder, length = self._model.decoder, self._length
         self._length += 1
         place = torch.full_like(tokens, length)
-        past = Rows(place=place, longest=length + 1, reach=self._reach)
+        past = Rows(place=place, longest=length + 1)
         x = decoder.embedding(tokens, place, length + 1)
         states = decoder(x, past, self._sources, Rows(self._mask), self._caches)
         return self._model.logits(states)

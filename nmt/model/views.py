@@ -141,13 +141,12 @@ class Rows:
     """One step of decoding: B queries for each of S rows of keys that lie padded; `mask` [S, 1, Lk] hides the padding.
 
     Self-attention has one query a row (each hypothesis its own past), the last of its keys, at `place`; cross-attention
-    has the beams of a sentence as queries to its one source. `reach` is as in `Banded`.
+    has the beams of a sentence as queries to its one source.
     """
 
     mask: Tensor | None = None
     place: Tensor | None = None
     longest: int = 0
-    reach: int | None = None
 
     @property
     def positions(self) -> Tensor:
@@ -157,8 +156,6 @@ class Rows:
 
     def __call__(self, core: DotProduct, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q [S·B, H, K], k [S, H, Lk, K], v [S, H, Lk, V]; gives [S·B, H, V]."""
-        if self.reach is not None:
-            k, v = k[:, :, -self.reach - 1 :], v[:, :, -self.reach - 1 :]
         n, heads, length, _ = k.shape
         q = q.unflatten(0, (n, -1)).transpose(1, 2).flatten(0, 1)
         mask = None if self.mask is None else _for_heads(self.mask, heads, q.dtype)
