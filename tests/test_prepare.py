@@ -141,7 +141,7 @@ def test_large_vocabularies_have_room_for_their_ids() -> None:
         def encode(self, lines: list[str]) -> list[list[int]]:
             return [[69_999] for _ in lines]
 
-    encoded = PairEncoder(Tokenizers(Large(), Large()))(Block(0, [("a", "b")], None))  # type: ignore[arg-type]
+    encoded = PairEncoder(Tokenizers(Large(), Large()), recipe().data)(Block(0, [("a", "b")], True))  # type: ignore[arg-type]
     assert encoded.kept.source.tokens.tolist() == [69_999]
 
 
@@ -155,7 +155,7 @@ def test_the_number_of_workers_changes_nothing(monkeypatch: pytest.MonkeyPatch) 
 
 def test_long_lines_make_small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nmt.data.encoding.BLOCK_CHARACTERS", 100)
-    blocks = list(encoding.blocks(3, [("a" * 60, "b")] * 5, None))
+    blocks = list(encoding.blocks(3, [("a" * 60, "b")] * 5, True))
     assert [len(block.pairs) for block in blocks] == [2, 2, 1]
 
 
@@ -358,14 +358,14 @@ def test_a_worker_that_dies_is_told_and_nobody_waits_for_it() -> None:
     run()
 
     def blocks() -> Iterator[Block]:
-        yield Block(0, [("a", "b")], None)
+        yield Block(0, [("a", "b")], True)
         for worker in multiprocessing.active_children():
             os.kill(worker.pid or 0, signal.SIGKILL)
-        yield Block(0, [("a", "b")], None)
+        yield Block(0, [("a", "b")], True)
 
     with (
         pytest.raises(NmtError, match=r"a worker process died \(exit code -9\)"),
-        encoding.encoding(Path("run/data"), 2) as encode,
+        encoding.encoding(Path("run/data"), recipe().data, 2) as encode,
     ):
         list(encode(blocks()))
 

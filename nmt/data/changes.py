@@ -34,7 +34,8 @@ def check_prepared(folder: Path, recipe: Recipe) -> None:
 
 def choices(recipe: Recipe) -> dict[str, Any]:
     """The keys of the recipe that decide what is prepared."""
-    data = recipe.data.model_dump(mode="json", exclude={"test"})
+    unread = {"test"} if recipe.data.clean.overlap == "warn" else None
+    data = recipe.data.model_dump(mode="json", exclude=unread)
     return {"seed": recipe.seed, "data": data, "tokenizer": recipe.tokenizer.model_dump(mode="json")}
 
 

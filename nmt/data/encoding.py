@@ -2,7 +2,7 @@
 
 import multiprocessing
 import signal
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain, cycle
@@ -16,53 +16,66 @@ from nmt.data.shards import Stream, StreamPair
 from nmt.errors import NmtError
 from nmt.recipe import Data
 from nmt.text import Tokenizer, Tokenizers, reason_to_drop
+from nmt.text.cleaning import CODES, Cleaner
 from nmt.text.corpora import Pair
+from nmt.text.duplicates import Hashes, hashes
 
 BLOCK_PAIRS = 2_000
 BLOCK_CHARACTERS = 1_000_000  # bounds the memory of a block where lines are long
 
 
 class Block(NamedTuple):
-    """Some pairs in a row of corpus number `corpus`; `data` says which to drop (None: only empty ones)."""
+    """Some pairs in a row of corpus number `corpus`, to train on or not: if not, only empty ones are dropped."""
 
     corpus: int
     pairs: list[Pair]
-    data: Data | None
+    train: bool
 
 
 class Encoded(NamedTuple):
-    """What became of a block of `read` pairs: those kept, and the number dropped for each reason."""
+    """What became of a block: its pairs that are kept so far, and their hashes if they are to train on.
 
-    corpus: int
-    read: int
+    `reasons` has for each pair of the block why it is dropped, as a place in `REASONS`; 0 is one that is kept.
+    `repaired` has which of the kept ones were repaired.
+    """
+
     kept: StreamPair
-    dropped: Counter[str]
+    hashes: Hashes | None
+    reasons: np.ndarray
+    repaired: np.ndarray
 
 
 class PairEncoder:
-    """Encodes blocks, and drops the pairs that are not worth keeping."""
+    """Encodes blocks, and drops the pairs that are not worth keeping; `data` says which those are in training text."""
 
-    def __init__(self, tokenizers: Tokenizers) -> None:
-        self._tokenizers = tokenizers
+    def __init__(self, tokenizers: Tokenizers, data: Data) -> None:
+        self._tokenizers, self._data = tokenizers, data
+        self._clean, self._check = Cleaner(data), Cleaner(None)
 
     def __call__(self, block: Block) -> Encoded:
         """The pairs of a block as token ids."""
-        source, target = (
-            tokenizer.encode(lines)
-            for tokenizer, lines in zip(self._tokenizers, zip(*block.pairs, strict=True), strict=True)
-        )
-        reasons = [reason_to_drop(len(a), len(b), block.data) for a, b in zip(source, target, strict=True)]
+        sources, targets, reasons, repaired = (self._clean if block.train else self._check)(block.pairs)
+        limits = self._data if block.train else None
+        at = np.flatnonzero(reasons == 0)
+        sides = [
+            tokenizer.encode([lines[place] for place in at])
+            for tokenizer, lines in zip(self._tokenizers, (sources, targets), strict=True)
+        ]
+        lengths = (reason_to_drop(len(a), len(b), limits) for a, b in zip(*sides, strict=True))
+        reasons[at] = [CODES[reason or ""] for reason in lengths]
         kept = (
-            _packed(tokenizer, [ids for ids, reason in zip(side, reasons, strict=True) if reason is None])
-            for tokenizer, side in zip(self._tokenizers, (source, target), strict=True)
+            _packed(tokenizer, [ids for ids, reason in zip(side, reasons[at], strict=True) if not reason])
+            for tokenizer, side in zip(self._tokenizers, sides, strict=True)
         )
-        return Encoded(block.corpus, len(reasons), StreamPair(*kept), Counter(filter(None, reasons)))
+        left = ((sources[place], targets[place]) for place in np.flatnonzero(reasons == 0))
+        known = hashes(left, self._data.clean.near_duplicates) if block.train else None
+        return Encoded(StreamPair(*kept), known, reasons, repaired & (reasons == 0))
 
 
-Encode = Callable[[Iterable[Block]], Iterator[Encoded]]
+Encode = Callable[[Iterable[Block]], Iterator[tuple[Block, Encoded]]]
 
 
-def blocks(corpus: int, pairs: Iterable[Pair], data: Data | None) -> Iterator[Block]:
+def blocks(corpus: int, pairs: Iterable[Pair], train: bool) -> Iterator[Block]:
     """The pairs of a corpus, cut into blocks: always at the same places, however many workers there are."""
     held: list[Pair] = []
     characters = 0
@@ -70,32 +83,32 @@ def blocks(corpus: int, pairs: Iterable[Pair], data: Data | None) -> Iterator[Bl
         held.append(pair)
         characters += len(pair[0]) + len(pair[1])
         if len(held) == BLOCK_PAIRS or characters >= BLOCK_CHARACTERS:
-            yield Block(corpus, held, data)
+            yield Block(corpus, held, train)
             held, characters = [], 0
     if held:
-        yield Block(corpus, held, data)
+        yield Block(corpus, held, train)
 
 
 @contextmanager
-def encoding(folder: Path, workers: int) -> Iterator[Encode]:
-    """Gives the function that encodes blocks, in their order, with the tokenizers in `folder`.
+def encoding(folder: Path, data: Data, workers: int) -> Iterator[Encode]:
+    """Gives the function that encodes blocks, in their order, with the tokenizers in `folder`, cleaned as `data` says.
 
     With one worker that is done in this process. A block is read only when a worker is about to be free for it,
     so memory is bounded. Raises `NmtError` when a worker dies.
     """
     if workers == 1:
-        encoder = PairEncoder(Tokenizers.load(folder))
-        yield lambda blocks: map(encoder, blocks)
+        encoder = PairEncoder(Tokenizers.load(folder), data)
+        yield lambda blocks: ((block, encoder(block)) for block in blocks)
         return
     with ExitStack() as stack:
         staff = []
         for _ in range(workers):
-            staff.append(_Worker(folder))
+            staff.append(_Worker(folder, data))
             stack.callback(staff[-1].stop)
         yield lambda blocks: _in_order(staff, blocks)
 
 
-def _in_order(staff: list["_Worker"], blocks: Iterable[Block]) -> Iterator[Encoded]:
+def _in_order(staff: list["_Worker"], blocks: Iterable[Block]) -> Iterator[tuple[Block, Encoded]]:
     """Chunks are dealt out in turn and collected in turn, so that their order keeps itself."""
     busy: deque[_Worker] = deque()
     for block, worker in zip(blocks, cycle(staff), strict=False):
@@ -114,28 +127,29 @@ class _Worker:
     We talk through a pipe that nobody else holds: when either of us dies, the other reads its end and knows.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, data: Data) -> None:
         # Spawned, not forked: the fork of a process with threads (of a progress bar, of torch) can hang for ever.
         context = multiprocessing.get_context("spawn")
         self._pipe, end = context.Pipe()
-        self._process = context.Process(target=_work, args=(folder, end), daemon=True)
+        self._process = context.Process(target=_work, args=(folder, data, end), daemon=True)
         self._process.start()
         end.close()
 
     def give(self, block: Block) -> None:
         """Hands over a block; the last one must have been collected."""
+        self._block = block
         try:
             self._pipe.send(block)
         except OSError:
             raise self._death() from None
 
-    def collect(self) -> Encoded:
+    def collect(self) -> tuple[Block, Encoded]:
         """Waits for what became of the block."""
         try:
             encoded: Encoded = self._pipe.recv()
         except (EOFError, OSError):
             raise self._death() from None
-        return encoded
+        return self._block, encoded
 
     def stop(self) -> None:
         """Ends the process, whatever it is doing."""
@@ -149,10 +163,10 @@ class _Worker:
         return NmtError(f"{how}: run it again with fewer workers (a single one works in this process)")
 
 
-def _work(folder: Path, pipe: Connection) -> None:
+def _work(folder: Path, data: Data, pipe: Connection) -> None:
     """The life of a worker: it ends when the pipe does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends us
-    encode = PairEncoder(Tokenizers.load(folder))
+    encode = PairEncoder(Tokenizers.load(folder), data)
     with suppress(EOFError, OSError):
         while True:
             pipe.send(encode(pipe.recv()))

@@ -4,24 +4,26 @@ import os
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
+from nmt.data.accounts import Account, not_read, warn_of_entities, warnings, write_examples
 from nmt.data.changes import choices, is_same, reason_to_prepare, record_input
 from nmt.data.encoding import Block, Encode, blocks, encoding
-from nmt.data.shards import FILES, FORMAT, CorpusRecord, Manifest, ShardWriter, SplitRecord, record_files
+from nmt.data.shards import DROPPED, FILES, FORMAT, Manifest, ShardWriter, SplitRecord, record_files
+from nmt.data.sieve import HeldOut, Sieve, select
 from nmt.errors import DataError
 from nmt.files import make_folder, whole_file, whole_folder
 from nmt.recipe import Layout, Recipe
 from nmt.text import Corpus, Tokenizer, Tokenizers, locate, train_tokenizer
-from nmt.text.cleaning import LENGTH_RATIO, TOO_LONG
+from nmt.text.cleaning import EMPTY, OVERLAP, REASONS, Cleaner
 from nmt.text.corpora import Pair
 from nmt.text.opening import raw
-from nmt.text.units import UNTRANSLATED
 
 STANDARD_INPUT = "standard-input"  # its copy in the run folder
 
@@ -38,8 +40,9 @@ def prepare(recipe: Recipe, *, workers: int | None = None, force: bool = False, 
 
     Does nothing where that is done and neither the recipe's choices nor the text have changed since, unless
     `force`. `workers` processes encode, by default one per core; their number does not change a byte of the
-    result. `report` is given lines that say what was read, dropped and written. What comes from standard input
-    is kept in the run folder as `standard-input`, for text is read more than once.
+    result. `report` is given lines that say what was read, dropped and written, and what training text shares with
+    held-out corpora; `dropped.txt` has more examples. What comes from standard input is kept in the run folder as
+    `standard-input`, for text is read more than once.
     Raises `DataError` for text that cannot be used, `OutputError` for a folder that cannot be written, and
     `NmtError` for a worker that dies; what was prepared before then stays as it was.
     """
@@ -47,15 +50,20 @@ def prepare(recipe: Recipe, *, workers: int | None = None, force: bool = False, 
     splits = {
         split: [_kept(one, folder.parent, report) for one in several] for split, several in _locate(recipe).items()
     }
-    files = [path for corpora in splits.values() for corpus in corpora for path in corpus.files]
+    tests = _tests(recipe, report)
+    read = [*splits.values(), tests.values()] if recipe.data.clean.overlap == "drop" else splits.values()
+    files = [path for corpora in read for corpus in corpora for path in corpus.files]
     reason = "as told" if force else reason_to_prepare(folder, recipe, files)
     if reason is None:
         report(f"{folder}: prepared already, and nothing has changed since")
-        return Manifest.load(folder)
+        manifest = Manifest.load(folder)
+        for key in tests.keys() - manifest.overlap.keys():
+            report(f"{key}: not compared with the training text yet: nmt prepare --force does it")
+        return manifest
     report(f"{folder}: preparing {reason}")
     make_folder(folder.parent)
     with whole_folder(folder, FILES) as new:
-        manifest = _Preparation(recipe, splits, new, report).run(files, workers or _cores())
+        manifest = _Preparation(recipe, splits, tests, new, report).run(files, workers or _cores())
     for name, split in manifest.splits.items():
         tokens = f"{split.source_tokens:,} source and {split.target_tokens:,} target tokens"
         report(f"{name}: {split.pairs:,} pairs of {tokens}, in {len(split.shards)} shard(s)")
@@ -68,17 +76,23 @@ class _Preparation:
 
     recipe: Recipe
     splits: dict[str, list[Corpus]]
+    tests: dict[str, Corpus]
     folder: Path
     report: Report
     pairs: Counter[Corpus] = field(default_factory=Counter)  # known once a corpus has been read
+    accounts: dict[str, list[Account]] = field(default_factory=dict)
 
     def run(self, files: list[Path], workers: int) -> Manifest:
         """Fills the folder; the manifest goes last."""
         inputs = {path: record_input(path) for path in files}
+        Cleaner(self.recipe.data)  # what it lacks is told here, not by a worker
+        held_out = list(self._held_out())
         tokenizers = self._learn()
         tokenizers.save(self.folder)
-        with encoding(self.folder, workers) as encode:
-            splits = {split: self._encode(split, encode) for split in self.splits}
+        sieve = Sieve(self.recipe.data.clean, self.pairs.total(), held_out)
+        with encoding(self.folder, self.recipe.data, workers) as encode:
+            splits = {split: self._encode(split, encode, sieve) for split in self.splits}
+        overlap = {held.key: held.record for held in held_out}
         for path, record in inputs.items():
             if not is_same(path, record):
                 raise DataError(f"{path}: changed while it was being read: run it again")
@@ -88,10 +102,29 @@ class _Preparation:
             inputs={str(path): record for path, record in inputs.items()},
             vocabulary={"source": tokenizers.source.vocab_size, "target": tokenizers.target.vocab_size},
             splits=splits,
+            overlap=overlap,
             files=record_files(self.folder),
         )
+        for key, found in overlap.items():
+            for line in warnings(key, found, self.recipe.data.clean.overlap == "drop", self.accounts["train"]):
+                self.report(line)
+        write_examples(self.folder / DROPPED, self.accounts["train"])
         manifest.save(self.folder)
         return manifest
+
+    def _held_out(self) -> Iterator[HeldOut]:
+        """The corpora that training text is held against. A test set may be made later, unless it decides something."""
+        for key, corpus in {"data.valid": self.splits["valid"][0], **self.tests}.items():
+            try:
+                held = HeldOut.read(key, corpus)
+            except DataError as error:
+                if key == "data.valid" or self.recipe.data.clean.overlap == "drop":
+                    raise
+                self.report(not_read(key, error))
+                continue
+            if held.escaped and self.recipe.data.clean.entities:
+                self.report(warn_of_entities(key, held.escaped))
+            yield held
 
     def _learn(self) -> Tokenizers:
         """The tokenizers, learned from the training text."""
@@ -118,58 +151,77 @@ class _Preparation:
         return Tokenizer(model)
 
     def _read(self) -> Iterator[Pair]:
-        """The training pairs of all corpora; counts them."""
-        for corpus in self.splits["train"]:
+        """The training pairs of all corpora, cleaned as far as that is quick; counts them."""
+        clean = Cleaner(self.recipe.data, language=False)
+        dropped = Counter[int]()
+        for number, corpus in enumerate(self.splits["train"]):
             self.pairs[corpus] = 0
-            for pair in _shown(corpus.pairs(), f"reading {corpus.name}"):
-                self.pairs[corpus] += 1
-                yield pair
+            for block in blocks(number, _shown(corpus.pairs(), f"reading {corpus.name}"), True):
+                self.pairs[corpus] += len(block.pairs)
+                cleaned = clean(block.pairs)
+                dropped.update(cleaned.reasons.tolist())
+                yield from cleaned.kept()
             if not self.pairs[corpus]:
                 raise DataError(f"{corpus.files[0]}: the corpus is empty")
+        if not dropped[0]:
+            self._check_left({REASONS[code]: count for code, count in dropped.items()})
 
-    def _encode(self, split: str, encode: Encode) -> SplitRecord:
+    def _check_left(self, dropped: Mapping[str, int]) -> None:
+        """Raises `DataError` where pairs were dropped for what they hold, and none is left; blank ones hold nothing."""
+        if reasons := [f"{count:,} {reason}" for reason, count in dropped.items() if reason != EMPTY]:
+            pairs = f"{self.pairs.total():,} read from {self.splits['train'][0].name}"
+            raise DataError(f"data.train: no pair is left of the {pairs} ({', '.join(reasons)}): see data.clean")
+
+    def _encode(self, split: str, encode: Encode, sieve: Sieve) -> SplitRecord:
         """Encodes and writes a split, and accounts for what was dropped of it."""
-        corpora = self.splits[split]
-        counts, dropped = [0] * len(corpora), [Counter[str]() for _ in corpora]
+        accounts = self.accounts[split] = [Account(corpus) for corpus in self.splits[split]]
         writer = ShardWriter(self.folder, split)
-        for part in encode(self._chunks(split, dropped)):
-            counts[part.corpus] += part.read
-            dropped[part.corpus] += part.dropped
-            writer.add(part.kept)
+        for block, part in encode(self._chunks(split, accounts)):
+            kept, account = part.kept, accounts[block.corpus]
+            if part.hashes:
+                places = np.flatnonzero(part.reasons == 0)
+                part.reasons[places], overlaps = sieve(part.hashes)
+                kept = select(kept, part.reasons[places] == 0)
+                for key, found in overlaps.items():
+                    account.show(f"{OVERLAP} with {key}", block.pairs, places[found])
+            account.add(block.pairs, part.reasons, part.repaired)
+            writer.add(kept)
         shards = writer.close()
-        records = tuple(
-            CorpusRecord(
-                name=corpus.name, pairs=count + reasons[UNTRANSLATED], dropped=dict(sorted((+reasons).items()))
-            )
-            for corpus, count, reasons in zip(corpora, counts, dropped, strict=True)
-        )
-        for record in records:
-            self.report(f"{split}: {self._account(record)}")
+        for account in accounts:
+            first, *examples = account.told(self.recipe.data)
+            for line in (f"{split}: {first}", *examples):
+                self.report(line)
         if not shards:
-            raise DataError(f"data.{split}: no pair is left of the {sum(counts):,} read from {corpora[0].name}")
-        return SplitRecord(corpora=records, shards=shards)
+            read = sum(account.read for account in accounts)
+            raise DataError(f"data.{split}: no pair is left of the {read:,} read from {accounts[0].corpus.name}")
+        return SplitRecord(corpora=tuple(account.record for account in accounts), shards=shards)
 
-    def _chunks(self, split: str, dropped: list[Counter[str]]) -> Iterator[Block]:
-        """The pairs of a split in blocks; counts the units without a translation, which are none."""
-        limits = self.recipe.data if split == "train" else None
+    def _chunks(self, split: str, accounts: list[Account]) -> Iterator[Block]:
+        """The pairs of a split in blocks; the accounts count the units without a translation, which are none."""
         for number, corpus in enumerate(self.splits[split]):
-            pairs = _shown(corpus.pairs(dropped[number]), f"encoding {corpus.name}", self.pairs.get(corpus))
-            yield from blocks(number, pairs, limits)
-
-    def _account(self, record: CorpusRecord) -> str:
-        """What was read from a corpus and what was dropped, in a line."""
-        data = self.recipe.data
-        limits = {TOO_LONG: f" (over {data.max_length} tokens)", LENGTH_RATIO: f" (over {data.max_ratio:g})"}
-        total = sum(record.dropped.values())
-        share = f", {total:,} dropped ({total / record.pairs:.2%}): " if total else ", none dropped"
-        told = (f"{count:,} {reason}{limits.get(reason, '')}" for reason, count in record.dropped.items())
-        return f"{record.pairs:,} pairs read from {record.name}{share}{', '.join(told)}"
+            pairs = corpus.pairs(accounts[number].skipped)
+            shown = _shown(pairs, f"encoding {corpus.name}", self.pairs.get(corpus))
+            yield from blocks(number, shown, split == "train")
 
 
 def _locate(recipe: Recipe) -> dict[str, list[Corpus]]:
     data = recipe.data
     entries = {"train": data.train, "valid": (data.valid,)}
     return {split: [locate(one, data.source, data.target) for one in several] for split, several in entries.items()}
+
+
+def _tests(recipe: Recipe, report: Report) -> dict[str, Corpus]:
+    """The test sets under their keys; one that is not there yet is told, unless it decides what is dropped."""
+    data, tests = recipe.data, {}
+    for name, entry in data.test.items():
+        key = f"data.test.{name}"
+        try:
+            tests[key] = locate(entry, data.source, data.target)
+        except DataError as error:
+            if data.clean.overlap == "drop":
+                raise
+            report(not_read(key, error))
+    return tests
 
 
 def _kept(corpus: Corpus, folder: Path, report: Report) -> Corpus:

@@ -23,7 +23,8 @@ FORMAT = 1
 SHARD_PAIRS = 1_000_000
 SHARD_TOKENS = 32_000_000  # of one side
 MANIFEST = "manifest.json"
-FILES = (MANIFEST, "tokenizer*.model", "*.npy")  # all that a folder of prepared text holds
+DROPPED = "dropped.txt"  # examples for the user; nothing depends on it
+FILES = (MANIFEST, "tokenizer*.model", "*.npy", DROPPED)  # all that a folder of prepared text holds
 SIDES = ("source", "target")
 
 MEND = "run `nmt prepare` again"
@@ -61,11 +62,21 @@ class InputRecord(FileRecord):
 
 
 class CorpusRecord(_Record):
-    """A corpus: how many pairs were read from it, and how many of them dropped for which reason."""
+    """A corpus: how many pairs were read from it, and how many of them dropped, and repaired, for which reason."""
 
     name: str
     pairs: int
     dropped: dict[str, int]
+    repaired: dict[str, int] = {}
+
+
+class OverlapRecord(_Record):
+    """What training text shares with a held-out corpus: how many of its sources, and how many of its pairs."""
+
+    sources: int  # that the corpus has, counted once each
+    found: int  # of them in training text
+    pairs: int  # with the same translation
+    training: int  # training pairs with one of those sources
 
 
 class ShardRecord(_Record):
@@ -107,6 +118,7 @@ class Manifest(_Record):
     inputs: dict[str, InputRecord]
     vocabulary: dict[str, int]
     splits: dict[str, SplitRecord]
+    overlap: dict[str, OverlapRecord] = {}  # of held-out corpora, by their keys in the recipe
     files: dict[str, FileRecord]
 
     @classmethod
@@ -225,7 +237,7 @@ def fingerprint(folder: str | Path) -> str:
 
 def record_files(folder: Path) -> dict[str, FileRecord]:
     """What the files of a folder are known by, under their names."""
-    paths = sorted(folder.iterdir())
+    paths = sorted(path for path in folder.iterdir() if path.name != DROPPED)
     return {path.name: FileRecord(bytes=path.stat().st_size, sha256=sha256(path)) for path in paths}
 
 

@@ -4,6 +4,7 @@ from nmt.recipe.layout import Layout
 from nmt.recipe.reading import dump, load, loads, redecide
 from nmt.recipe.schema import (
     Average,
+    Clean,
     Corpus,
     Data,
     Decode,
@@ -20,6 +21,7 @@ from nmt.recipe.schema import (
 
 __all__ = [
     "Average",
+    "Clean",
     "Corpus",
     "Data",
     "Decode",

@@ -153,6 +153,37 @@ def _pair(value: Any) -> Any:
     raise PydanticCustomError("pair", "must be two numbers, [β1, β2]")
 
 
+class Clean(Section):
+    """What is wrong with training pairs that are dropped, beside data.max_length and data.max_ratio; all is counted."""
+
+    control_characters: bool = True
+    """Drop pairs with control characters, or with U+FFFD, which stands for bytes that nobody could read."""
+    entities: bool = True
+    """Repair pairs with HTML entities: &amp; becomes &. Not where text to translate has them too, as
+    Moses' tokenizer leaves them, for that stays as it is."""
+    tags: bool = True
+    """Drop pairs with tags of HTML, such as <b> or <br/>."""
+    identical: bool = True
+    """Drop pairs of more than three words whose sides are the same but for case; shorter ones may be names."""
+    min_letters: Rate = 0.2
+    """Drop pairs when less than this share of a side is letters, spaces not counted; 0 keeps all."""
+    script: bool = True
+    """Drop pairs when most letters of a side are of a script that its language, by its code, is not written in. A
+    language that we do not know is not checked."""
+    numbers: bool = False
+    """Drop pairs when a side has digits that the other has not, however they are grouped and ordered: 1,000.5 is
+    1 000,5. Not for text where numbers are written out on one side."""
+    language: bool = False
+    """Drop pairs when a side is ten times likelier in another language than in its own, swapped sides too, by py3langid
+    (Lui and Baldwin, 2012): pip install nmt[langid]. It takes longer than all other steps together."""
+    duplicates: bool = True
+    """Drop pairs that have been there before, in the same corpus or an earlier one."""
+    near_duplicates: bool = False
+    """Drop pairs that have been there before but for case, punctuation, digits and spaces."""
+    overlap: Literal["warn", "drop"] = "warn"
+    """What to do with pairs whose source is in the valid corpus or a test set: say so, or drop them too."""
+
+
 class Data(Section):
     """The text to learn from and to be measured on."""
 
@@ -172,6 +203,8 @@ class Data(Section):
     max_ratio: Annotated[float, Field(ge=1)] = 9.0
     """Training pairs are dropped, and counted, when one side has more than this many times the tokens of the
     other: longer > max_ratio * shorter, the rule and the value of Moses' clean-corpus-n."""
+    clean: Clean = Clean()
+    """What else training pairs are dropped for."""
 
     @field_validator("target")
     @classmethod

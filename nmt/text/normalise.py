@@ -15,7 +15,10 @@ def one_line(text: str) -> str:
     White space is all of Unicode's: tab, carriage return, line and paragraph separators, no-break space …
     Nothing is left at either end. The result is one line, and `one_line` of it is itself.
     """
-    text = unicodedata.normalize("NFC", text)
-    if not text.isprintable():  # few lines are not, and the search is slower than asking
+    text = unicodedata.normalize("NFC", text).replace(_SPACE_OF_SENTENCEPIECE, " ")
+    if text.isprintable():  # most lines are, and then a plain space is their only white space
+        if "  " not in text:
+            return text.strip(" ")
+    else:
         text = _STRAY.sub(" ", text)
-    return " ".join(text.replace(_SPACE_OF_SENTENCEPIECE, " ").split())
+    return " ".join(text.split())
