@@ -34,7 +34,7 @@ from nmt.errors import NmtError
 from nmt.files import whole_file
 from nmt.model.attention import Attention
 from nmt.model.streams import Cut
-from nmt.model.views import of_itself
+from nmt.model.views import self_view
 from nmt.recipe import Model
 
 KERNEL = 3
@@ -88,7 +88,7 @@ def _input(*shape: int) -> Tensor:
 def _attention(n: int, d: int, window: int) -> Layer:
     """Attention proper by our own `Attention`, one head: softmax(q kᵀ / √d) v, without its projections."""
     config = Model(d_model=d, heads=1, window=window)
-    core, view = Attention(config).core, of_itself(config, Cut.of(np.array([n])))
+    core, view = Attention(config).core, self_view(config, Cut.of(np.array([n])))
     q, k, v = (_input(n, 1, d) for _ in range(3))
     return Layer(lambda: view(core, q, k, v))
 
@@ -96,7 +96,7 @@ def _attention(n: int, d: int, window: int) -> Layer:
 def _projections(n: int, d: int) -> Layer:
     """The projections of the same: to queries, keys and values, and back."""
     config = Model(d_model=d, heads=1)
-    attention, view, x = Attention(config), of_itself(config, Cut.of(np.array([n]))), _input(n, d)
+    attention, view, x = Attention(config), self_view(config, Cut.of(np.array([n]))), _input(n, d)
 
     def run() -> Tensor:
         q, k, v = attention.project(x, view)
