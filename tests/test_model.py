@@ -5,6 +5,9 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from test_variants import VOCABULARY
+from test_variants import built as small
+from test_variants import streams as streams_of
 from torch import Tensor, nn
 
 from nmt.errors import DataError
@@ -17,26 +20,12 @@ from nmt.recipe import Depths, Model
 
 # Parameters with a shared vocabulary of 37,000. The paper's table 3 rounds to 65 and 213 million.
 PAPER = {"base": (63.1, Model()), "big": (214.2, Model(d_model=1024, heads=16, d_ffn=4096))}
-VOCABULARY = 40
 LENGTHS = {"source": [5, 3, 9, 1], "target": [4, 7, 2, 1]}
-
-
-def small(**choices: object) -> Transformer:
-    """A small model without dropout, whose biases and norms are not the identity they begin as."""
-    torch.manual_seed(1)
-    settings = {"layers": 2, "d_model": 32, "heads": 4, "d_ffn": 48, "dropout": 0.0} | choices
-    model = Transformer(Model.model_validate(settings), VOCABULARY, VOCABULARY).eval()
-    for parameter in model.parameters():
-        if parameter.dim() == 1:
-            nn.init.normal_(parameter, mean=0.5, std=0.3)
-    return model
 
 
 def streams() -> tuple[Tensor, Cut, Tensor, Cut]:
     """Random sentences of `LENGTHS`, packed."""
-    draw = torch.Generator().manual_seed(2)
-    source, target = (torch.randint(4, VOCABULARY, (sum(n),), generator=draw) for n in LENGTHS.values())
-    return source, Cut.of(np.array(LENGTHS["source"])), target, Cut.of(np.array(LENGTHS["target"]))
+    return streams_of(LENGTHS)
 
 
 def sentences() -> list[tuple[Tensor, Tensor]]:

@@ -63,11 +63,11 @@ def built(**choices: object) -> Transformer:
     return model
 
 
-def streams() -> tuple[Tensor, Cut, Tensor, Cut]:
-    """Random sentences of `LENGTHS`, packed."""
+def streams(lengths: dict[str, list[int]] = LENGTHS) -> tuple[Tensor, Cut, Tensor, Cut]:
+    """Random sentences of these lengths, packed."""
     draw = torch.Generator().manual_seed(2)
-    source, target = (torch.randint(4, VOCABULARY, (sum(n),), generator=draw) for n in LENGTHS.values())
-    return source, Cut.of(np.array(LENGTHS["source"])), target, Cut.of(np.array(LENGTHS["target"]))
+    source, target = (torch.randint(4, VOCABULARY, (sum(n),), generator=draw) for n in lengths.values())
+    return source, Cut.of(np.array(lengths["source"])), target, Cut.of(np.array(lengths["target"]))
 
 
 # --- the plain form
