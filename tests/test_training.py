@@ -27,6 +27,7 @@ train: {{steps: 200, batch_tokens: 200, schedule: {{warmup: 50, scale: 2.0}}, va
         checkpoint_every: 50, keep: 4, log_every: 20}}
 average: {{last: 2}}
 """
+NOISE = "train.noise={upper: 0.2, no_final_punctuation: 0.2, typos: 0.1, placeholders: 0.2, tags: 0.2}"
 # Adam's first steps divide a gradient by its own size: with a tiny eps, rounding alone could turn a step round.
 SMOOTH = ["model.dropout=0.0", "train.optimizer.eps=1e-3"]
 SUBJECTS = {"the man": "der mann", "a dog": "ein hund", "the girl": "das mädchen", "my friend": "mein freund"}
@@ -91,17 +92,16 @@ def test_the_learning_rate_is_the_papers() -> None:
     assert learning_rate(recipe, 100_000) == pytest.approx((512 * 100_000) ** -0.5)
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.2])
+@pytest.mark.parametrize("changes", [(), ("train.bpe_dropout=0.2", NOISE)])
 def test_a_stopped_and_resumed_training_is_the_undisturbed_one_to_the_bit(
-    dropout: float, text: Path, tmp_path: Path
+    changes: tuple[str, ...], text: Path, tmp_path: Path
 ) -> None:
-    change = f"train.bpe_dropout={dropout}"
-    undisturbed = prepared(text, tmp_path / "whole", change)
+    undisturbed = prepared(text, tmp_path / "whole", *changes)
     train(undisturbed, "cpu")
     for steps in (100, 170):  # where a checkpoint is due, and where none is
-        train(prepared(text, tmp_path / "parts", change, f"train.steps={steps}"), "cpu")
+        train(prepared(text, tmp_path / "parts", *changes, f"train.steps={steps}"), "cpu")
         torch.manual_seed(steps)  # a new process begins anywhere
-    resumed = prepared(text, tmp_path / "parts", change)
+    resumed = prepared(text, tmp_path / "parts", *changes)
     train(resumed, "cpu")
     assert_equal(final_weights(undisturbed), final_weights(resumed))
     assert_equal(*(read_weights(average(recipe) / "model.safetensors") for recipe in (undisturbed, resumed)))
@@ -213,12 +213,27 @@ def test_a_checkpoint_from_before_a_key_existed_goes_on_with_its_default(text: P
     train(prepared(text, tmp_path / "run", "train.steps=2"), "cpu")
     path = tmp_path / "run" / "checkpoints" / "step-00000002" / "state.json"
     state = json.loads(path.read_text("utf-8"))
-    del state["recipe"]["model"]["positions"], state["recipe"]["train"]["bpe_dropout"]
+    del state["recipe"]["model"]["positions"]
+    del state["recipe"]["train"]["bpe_dropout"], state["recipe"]["train"]["noise"]
     path.write_text(json.dumps(state), "utf-8")
     train(prepared(text, tmp_path / "run", "train.steps=3"), "cpu")
     other = prepared(text, tmp_path / "run", "train.steps=4", "train.bpe_dropout=0.1")
     with pytest.raises(CheckpointError, match=r"train\.bpe_dropout was 0\.0, now 0\.1"):
         train(other, "cpu")
+
+
+def test_noise_is_in_the_updates_and_never_in_the_valid_corpus_nor_in_what_is_prepared(
+    text: Path, tmp_path: Path
+) -> None:
+    clean = prepared(text, tmp_path / "run")
+    noisy = recipes.loads(RECIPE.format(run=tmp_path / "run", text=text), overrides=[NOISE])
+    one, other = (Training(recipe, torch.device("cpu")) for recipe in (clean, noisy))  # noisy is not prepared again
+    assert one._fingerprint == other._fingerprint
+    assert str(one._validation._chunks) == str(other._validation._chunks)
+    assert one._validation._text == other._validation._text
+    batches = [training._batch(1, training.state.cursor) for training in (one, other)]
+    assert batches[0].end == batches[1].end
+    assert str(batches[0].chunks) != str(batches[1].chunks)
 
 
 def test_a_valid_sentence_beyond_learned_positions_is_told_before_the_first_update(text: Path, tmp_path: Path) -> None:

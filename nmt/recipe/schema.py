@@ -25,6 +25,7 @@ from pydantic_core import PydanticCustomError
 Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Text = Annotated[str, StringConstraints(min_length=1)]
@@ -376,6 +377,39 @@ class Schedule(Section):
     """Multiplies the whole curve; 1 in the paper."""
 
 
+class Noise(Section):
+    """What training pairs are changed by, anew each time one is seen, so that the model bears it in what it translates.
+
+    The paper has none. What is written is text: `nmt prepare` need not run again. The valid corpus stays as it is.
+    """
+
+    upper: Share = 0.0
+    """Share of pairs in ALL CAPS, both sides; upper, title and lower exclude one another."""
+    title: Share = 0.0
+    """Share of pairs in Title Case, both sides."""
+    lower: Share = 0.0
+    """Share of pairs whose source is in lower case; the target stays, so that the model writes as one should."""
+    no_final_punctuation: Share = 0.0
+    """Share of pairs that lose the full stop, question or exclamation mark at their end, if both sides have one."""
+    typos: Share = 0.0
+    """Share of the source's words, of three letters and more, that are mistyped: letters swapped, left out, doubled, or
+    a neighbouring key hit."""
+    placeholders: Share = 0.0
+    """Share of pairs with placeholders such as {0}, %s or <x1/> on both sides, instead of a number, name or address
+    that is the same on both; or at an end of both, if nothing is."""
+    tags: Share = 0.0
+    """Share of pairs with tags such as <b>…</b> or <g id="1">…</g> on both sides, around what is the same, or all."""
+
+    @field_validator("lower")
+    @classmethod
+    def _one_case_each(cls, lower: float, info: ValidationInfo) -> float:
+        others = info.data.get("upper", 0.0) + info.data.get("title", 0.0)
+        if lower + others > 1 + 1e-9:
+            must = f"must be at most 1 less train.noise.upper and train.noise.title ({others:.15g} together)"
+            raise _clash("train.noise.lower", "train.noise.upper", must, lower)
+        return lower
+
+
 class Train(Section):
     """How the model learns (paper, 5)."""
 
@@ -394,6 +428,7 @@ class Train(Section):
     """Share of BPE merges left out when training text is cut into subwords, anew each time a pair is seen (BPE-dropout;
     Provilkov et al., 2020); the paper has none. Helps where there is little text. A merge left out stays out, as
     SentencePiece has it; Provilkov et al. draw anew after each merge, and their 0.1 is about 0.055 here."""
+    noise: Noise = Noise()
     label_smoothing: Rate = 0.1
     """Share of each target's probability spread over the whole vocabulary (paper, 5.4)."""
     clip_norm: NotNegative = 0.0
