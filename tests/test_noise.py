@@ -162,6 +162,14 @@ def test_tags_stand_around_the_same_words_or_around_everything() -> None:
     assert wrapped == {"Anna", "12", "Berlin", "www.x.org/y", NAMES[0]}
 
 
+def test_nothing_comes_before_the_tag_of_a_corpus_and_no_noise_changes_it() -> None:
+    every = Noise(Rates(lower=1.0, typos=1.0, placeholders=1.0, tags=1.0), "en")
+    for seed in range(50):
+        source, target = every(("<2DE> <Back> Some quiet people.", "Einige stille Leute."), draw(seed))
+        assert source.startswith("<2DE> <Back> ")
+        assert not target.startswith("<2DE>")
+
+
 def test_marks_that_are_there_already_are_not_used_again() -> None:
     for seed in range(100):
         source, target = with_placeholders(("{0} {1} %s", "%s {0} {1}"), draw(seed))

@@ -24,8 +24,9 @@ _MARKUP = re.compile(
     re.VERBOSE,
 )
 _TAG = re.compile(r"<.*[^/]>")  # one that opens or closes
+_LEADING = re.compile(r"(?:<[^<>\s]+> )+")  # such as <2de>, the tag of a corpus
 _MARKS = ("<", "{", "$", "%", "_", "&")  # how markup begins that stands for something else
-_WORD = re.compile(rf"{_MARKUP.pattern}|\w+(?:[^\w\s<>{{}}]\w+)*", re.VERBOSE)
+_WORD = re.compile(rf"{_MARKUP.pattern}|\w+(?:[-.,:/'’&+]\w+)*", re.VERBOSE)
 # Words of three letters and more, in the alphabets up to Arabic, in Georgian, and in accented Latin and Greek.
 _TYPED = re.compile(r"(?<!\w)[^\W\d_\u0700-\u109f\u1100-\u1dff\u2000-\U0010ffff]{3,}(?!\w)")
 _INITIAL = re.compile(r"(?<!\S)[^\w\s]*[^\W\d_]")
@@ -62,7 +63,7 @@ class Noise:
     def __call__(self, pair: Pair, draw: Draw) -> Pair:
         """The pair with noise: two lines still, neither of them empty. A line without noise is just as it was.
 
-        Whether a kind of noise hits the pair does not depend on the rates of the others.
+        Which pairs a kind of noise hits does not depend on the rates of the others; but which words have typos may.
         """
         rates = self.rates
         unpunctuated, holders, tags, case = (draw() for _ in range(4))
@@ -129,12 +130,12 @@ def without_final_punctuation(pair: Pair) -> Pair:
 
 def with_placeholders(pair: Pair, draw: Draw) -> Pair:
     """Placeholders instead of words that are the same on both sides; if there are none, one at an end of both lines."""
-    source, target = pair
     places = _some(_shared(pair), draw)
     marks = _marks(_PLACEHOLDERS if len(places) < 2 else _NUMBERED, max(1, len(places)), draw)
     if not places:
         first = draw() < 0.5
-        places = [((0, 0), (0, 0)) if first else ((len(source),) * 2, (len(target),) * 2)]
+        (start, end), (begin, stop) = _everything(pair)
+        places = [((start, start), (begin, begin)) if first else ((end, end), (stop, stop))]
         marks = [f"{mark} " if first else f" {mark}" for mark in marks]
     return _marked(pair, places, marks)
 
@@ -143,7 +144,7 @@ def with_tags(pair: Pair, draw: Draw) -> Pair:
     """Tags around words that are the same on both sides, or, as likely or if there are none, around both lines."""
     places = _some(_shared(pair), draw)
     if not places or draw() < 0.5:
-        places = [((0, len(pair[0])), (0, len(pair[1])))]
+        places = [_everything(pair)]
     return _marked(pair, places, _marks(_TAGS, len(places), draw))
 
 
@@ -197,6 +198,14 @@ def _is_copied(word: str, before: str) -> bool:
         return True
     last = before.rstrip()[-1:]
     return len(word) > 1 and word[0].isupper() and (last.isalnum() or last == ",")
+
+
+def _everything(pair: Pair) -> tuple[Span, Span]:
+    """Where both lines begin and end; the source after tags of its own, which tell the model what to do."""
+    source, target = pair
+    leading = _LEADING.match(source)
+    begin = leading.end() if leading and not target.startswith(leading[0]) else 0
+    return (begin, len(source)), (0, len(target))
 
 
 def _some(places: Sequence[tuple[Span, Span]], draw: Draw) -> list[tuple[Span, Span]]:
