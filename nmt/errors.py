@@ -14,6 +14,7 @@ class NmtError(Exception):
         ├── CheckpointError   a checkpoint that cannot be read or belongs to another recipe
         ├── TrainingError     numbers that training could not keep finite
         ├── DeviceError       a device that is not there or cannot do what is asked
+        ├── DownloadError     a file that cannot be fetched, or is not what it must be
         └── OutputError       a file that cannot be written: disk full, no permission, no such folder
     """
 
@@ -40,6 +41,10 @@ class TrainingError(NmtError):
 
 class DeviceError(NmtError):
     """A device that is absent, or cannot do what is asked of it."""
+
+
+class DownloadError(NmtError):
+    """A file that cannot be fetched, or that is not the one it must be."""
 
 
 class OutputError(NmtError):

@@ -4,7 +4,16 @@ import pytest
 
 from nmt import errors
 
-MENDABLE = ["CheckpointError", "DataError", "DeviceError", "ModelError", "OutputError", "RecipeError", "TrainingError"]
+MENDABLE = [
+    "CheckpointError",
+    "DataError",
+    "DeviceError",
+    "DownloadError",
+    "ModelError",
+    "OutputError",
+    "RecipeError",
+    "TrainingError",
+]
 
 
 def test_the_public_names_are_these_and_no_others() -> None:

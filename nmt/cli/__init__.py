@@ -3,10 +3,11 @@
 torch is imported inside the commands that need it, so that `nmt --help` answers at once.
 """
 
-from nmt.cli import making, paper, parsing, seeing, using
+from nmt.cli import fetching, making, paper, parsing, seeing, using
 from nmt.cli.app import app, main
 
 for command in (
+    fetching.download,
     making.prepare,
     making.train,
     making.average,
