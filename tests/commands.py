@@ -66,7 +66,7 @@ class Server:
 
     def __enter__(self) -> Self:
         root = str(Path(__file__).parent.parent)
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": root}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": root, "no_proxy": "127.0.0.1"}
         command = [sys.executable, __file__]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment

@@ -137,7 +137,8 @@ class Host:
 
 
 @pytest.fixture
-def host() -> Iterator[Host]:
+def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     host = Host()
     yield host
     host.close()
@@ -263,6 +264,15 @@ def test_redirects_are_followed_also_for_the_rest(host: Host, tmp_path: Path) ->
     arrived = fetch(source(f"{host.url}/elsewhere"), tmp_path / "file", QUICK, silent)
     assert arrived.came_from == url
     assert host.from_bytes == [0, 0, 300000, 300000]
+
+
+def test_the_proxy_that_the_environment_names_is_asked(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", host.url)
+    url = "http://nowhere.invalid/file"
+    host.files[url], host.tags[url] = BODY, "none"
+    assert get(source(url), tmp_path / "file") == BODY
 
 
 def test_a_redirect_from_https_to_http_is_refused() -> None:
@@ -437,6 +447,12 @@ def test_lines_are_kept_to_the_byte_whatever_is_in_them(tmp_path: Path) -> None:
     odd = "a\u2028b\n\n\x85\r\n\x00 &amp; \ufeff\n".encode() + b"\xff\n"
     made = written(tmp_path, {"sides": {"en": "a", "de": "b"}}, a=odd, b=gzip.compress(b"1\n2\n3\n4\n5"))
     assert made == {"text.en": odd, "text.de": b"1\n2\n3\n4\n5\n"}
+
+
+def test_what_a_killed_process_left_behind_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "downloads" / ".unpacking-x.tmp" / "t").mkdir(parents=True)
+    (tmp_path / ".text.en.0123abcd.tmp").write_text("half")
+    assert written(tmp_path, {"sides": {"en": "a", "de": "a"}}, a=b"1\n") == {"text.en": b"1\n", "text.de": b"1\n"}
 
 
 def test_sides_of_unequal_length_are_told_and_nothing_is_written(tmp_path: Path) -> None:

@@ -2,10 +2,11 @@
 
 import hashlib
 import re
+import shutil
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -15,7 +16,7 @@ from tqdm import tqdm
 
 from nmt.errors import DataError
 from nmt.fetching.catalogue import HoldOut, Part
-from nmt.fetching.unpacking import Growth, remove_folders, unpack
+from nmt.fetching.unpacking import Growth, unpack
 from nmt.files import make_folder, output_error, whole_file
 from nmt.text.lines import LONGEST_LINE
 from nmt.text.opening import opened
@@ -43,7 +44,7 @@ def write_part(prefix: str, part: Part, downloads: Path, folder: Path) -> dict[s
     Raises `DataError` where the text is not what the part says, or its sides differ in length, and `OutputError`
     where the disk refuses; then no file is written, and those that were there are untouched.
     """
-    remove_folders(downloads, _SCRATCH)
+    _tidy(part, (prefix, *part.prefixes), downloads, folder)
     try:
         scratch = tempfile.TemporaryDirectory(prefix=_SCRATCH[:-5], suffix=".tmp", dir=downloads)
     except OSError as error:
@@ -63,6 +64,16 @@ def write_part(prefix: str, part: Part, downloads: Path, folder: Path) -> dict[s
         counts = {lang: sum(writer.lines for writer in writers.values()) + lengths[lang] for lang in part.sides}
         _check(prefix, part, counts)
         return dict(chain.from_iterable(writer.written() for writer in writers.values()))
+
+
+def _tidy(part: Part, prefixes: Iterable[str], downloads: Path, folder: Path) -> None:
+    """Removes what a process that was killed here has left under its temporary names: it may be gigabytes."""
+    for left in downloads.glob(_SCRATCH):
+        shutil.rmtree(left, ignore_errors=True)
+    for path in (folder / f"{prefix}.{lang}" for prefix in prefixes for lang in part.sides):
+        for left in path.parent.glob(f".{path.name}.????????.tmp"):
+            with suppress(OSError):
+                left.unlink()
 
 
 def _located(part: Part, downloads: Path, scratch: Path) -> dict[str, list[Path]]:

@@ -1,6 +1,5 @@
 """Members of archives, taken out by name. Names inside an archive never say where anything is written."""
 
-import shutil
 import stat
 import tarfile
 import zipfile
@@ -100,9 +99,3 @@ def _write(source: IO[bytes], path: Path, growth: Growth, archive: Path, name: s
 
 def _odd(archive: Path, name: str, must: str) -> DataError:
     return DataError(f"{archive}: its member {name} {must}: remove the archive, and fetch it again")
-
-
-def remove_folders(folder: Path, pattern: str) -> None:
-    """Removes folders that a process killed while it unpacked has left behind."""
-    for left in folder.glob(pattern):
-        shutil.rmtree(left, ignore_errors=True)
