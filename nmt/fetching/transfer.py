@@ -113,19 +113,16 @@ class _Part:
     def begin(self, headers: Message, came_from: str, partial: bool) -> None:
         """Notes what the server says of the file; leaves nothing of another version."""
         start, length = _extent(headers, partial)
-        version = {
-            name: headers[key] for name, key in (("etag", "ETag"), ("modified", "Last-Modified")) if headers[key]
-        }
+        told = {"etag": headers["ETag"], "modified": headers["Last-Modified"], "length": length}
+        now = {key: value for key, value in told.items() if value is not None}
         if not partial:
             self.clear()
-        elif start != self.size or any(
-            self.said.get(key, now) != now for key, now in (*version.items(), ("length", length))
-        ):
+        elif start != self.size or any(self.said.get(key, value) != value for key, value in now.items()):
             self.clear()
             raise _Fault("the file has changed: from its start", 0)
         self.pieced |= self.size > 0
         digests = self.said.get("digests", {}) | said_by_http(headers, not partial)
-        noted = {"url": self.url, "from": came_from, "length": length, "digests": digests, **version}
+        noted = self.said | now | {"url": self.url, "from": came_from, "digests": digests}
         if noted != self.said:
             self.said = noted
             write_json(self.notes, noted)
@@ -205,7 +202,7 @@ def _receive(source: Source, part: _Part, name: str, timeout: float, report: Rep
     """One attempt to receive the rest."""
     with _opened(source, part, timeout) as response:
         part.begin(response.headers, response.url, response.status == http.client.PARTIAL_CONTENT)
-        length = part.said["length"]
+        length = part.said.get("length")
         for who, size, _ in source.claims:
             if length is not None and size not in (None, length):
                 part.clear()
@@ -222,7 +219,13 @@ def _receive(source: Source, part: _Part, name: str, timeout: float, report: Rep
 def _store(response: Any, part: _Part, name: str) -> None:
     """Appends what comes to what is there."""
     bar = tqdm(
-        total=part.said["length"], initial=part.size, desc=name, unit="B", unit_scale=True, leave=False, disable=None
+        total=part.said.get("length"),
+        initial=part.size,
+        desc=name,
+        unit="B",
+        unit_scale=True,
+        leave=False,
+        disable=None,
     )
     try:
         with bar, open(part.file, "ab") as file:
