@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,6 @@ from nmt.recipe import Recipe
 from nmt.training import average, train
 from nmt.training.loop import Training
 from nmt.training.loss import cross_entropy
-from nmt.training.schedule import learning_rate
 
 RECIPE = """
 run: {run}
@@ -83,13 +83,6 @@ def test_the_loss_and_its_gradient_are_torchs_own(
     torch.testing.assert_close(loss.smoothed, expected)
     torch.testing.assert_close(loss.nll, F.cross_entropy(logits, targets, reduction="sum"))
     torch.testing.assert_close(ours, (states.grad, projection.grad))
-
-
-def test_the_learning_rate_is_the_papers() -> None:
-    recipe = recipes.load("recipes/wmt14-en-de-base.yaml")
-    assert learning_rate(recipe, 1) == pytest.approx(512**-0.5 * 4000**-1.5)
-    assert learning_rate(recipe, 4000) == pytest.approx(6.987712e-4)  # the highest: (512 * 4000)^-0.5
-    assert learning_rate(recipe, 100_000) == pytest.approx((512 * 100_000) ** -0.5)
 
 
 @pytest.mark.parametrize("changes", [(), ("train.bpe_dropout=0.2", NOISE)])
@@ -207,6 +200,38 @@ def test_a_checkpoint_of_another_recipe_is_refused_with_the_keys_that_differ(tex
     changed = prepared(text, tmp_path / "run", "train.steps=4", "model.dropout=0.3", "decode.beam=2")
     with pytest.raises(CheckpointError, match=r"made by another recipe: model\.dropout was 0\.2, now 0\.3\."):
         train(changed, "cpu")
+
+
+def test_a_schedule_may_be_changed_for_the_updates_to_come_but_not_for_those_done(text: Path, tmp_path: Path) -> None:
+    def scheduled(steps: int, **schedule: object) -> Recipe:
+        changes = [f"train.schedule.{key}={value}" for key, value in schedule.items()]
+        return prepared(text, tmp_path / "run", f"train.steps={steps}", *changes)
+
+    train(scheduled(60, name="inverse-sqrt", rate=0.01, warmup=10), "cpu")
+    with pytest.raises(CheckpointError, match=r"recipe: train\.schedule\.name was inverse-sqrt, now linear\."):
+        train(scheduled(100, name="linear", rate=0.01, warmup=10), "cpu")
+    with pytest.raises(CheckpointError, match=r"recipe: train\.schedule\.rate was 0\.01, now 0\.02\."):
+        train(scheduled(100, name="inverse-sqrt", rate=0.02, warmup=10), "cpu")
+    train(scheduled(80, name="inverse-sqrt", rate=0.01, warmup=10), "cpu")
+
+
+def test_wsd_may_be_prolonged_while_it_is_stable_but_not_once_it_falls(text: Path, tmp_path: Path) -> None:
+    def wsd(steps: int, decay: float) -> Recipe:
+        changes = ["train.schedule={name: wsd, rate: 0.01, warmup: 10, decay: %s}" % decay, f"train.steps={steps}"]
+        return prepared(text, tmp_path / "run", *changes)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Training, "_advance", stopped_at(50))
+        train(wsd(100, 0.2), "cpu")
+    train(wsd(60, 0.1), "cpu")  # falls from update 54 on
+    with pytest.raises(CheckpointError, match=r"recipe: train\.steps was 60, now 90\."):
+        train(wsd(90, 0.1), "cpu")
+
+
+def stopped_at(step: int) -> Any:
+    """`Training._advance` that goes no further than this."""
+    advance = Training._advance
+    return lambda self, *given: self.state.step < step and advance(self, *given)
 
 
 def test_a_checkpoint_from_before_a_key_existed_goes_on_with_its_default(text: Path, tmp_path: Path) -> None:

@@ -66,6 +66,12 @@ AutoCount = Annotated[
 ]
 
 
+AutoPositive = Annotated[
+    Annotated[Positive, Tag("<number>")] | Annotated[Literal["auto"], Tag("<auto>")],
+    _chosen(lambda value: _number_or_auto(int(value) if isinstance(value, float) else value), "must be auto or a number"),
+]
+
+
 def _clash(key: str, other: str, must: str, found: Any) -> PydanticCustomError:
     """Two keys that do not go together; `key` and `other` are written in full, as in model.heads."""
     return PydanticCustomError("clash", "{must}", {"must": must, "key": key, "other": other, "found": found})
@@ -369,12 +375,28 @@ class Optimizer(Section):
 class Schedule(Section):
     """How the learning rate moves from update to update (paper, 5.3)."""
 
-    name: Literal["noam"] = "noam"
-    """scale * d_model^-0.5 * min(step^-0.5, step * warmup^-1.5): up in a line, then down with the root."""
+    name: Literal["noam", "inverse-sqrt", "cosine", "linear", "wsd"] = "noam"
+    """All rise in a line for `warmup` updates. Then noam (paper, 5.3) and inverse-sqrt fall with the root of the update;
+    cosine (Loshchilov and Hutter, 2017) and linear fall to `final` at the last update; wsd stays, and falls in the last
+    `decay` of all updates (warm-up, stable, decay; Hägele et al., 2024, whose 1 - sqrt it is)."""
     warmup: Count = 4000
     """Updates until the learning rate is highest."""
+    rate: AutoPositive = "auto"
+    """The highest learning rate; auto, and always with noam, is the paper's: (d_model * warmup)^-0.5."""
     scale: Positive = 1.0
     """Multiplies the whole curve; 1 in the paper."""
+    final: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """What cosine, linear and wsd fall to, as a share of the highest rate."""
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """The share of all updates in which wsd falls."""
+
+    @field_validator("rate")
+    @classmethod
+    def _is_free(cls, rate: float | str, info: ValidationInfo) -> float | str:
+        if rate != "auto" and info.data.get("name") == "noam":
+            must = "must be auto for noam, whose rate follows from d_model and warmup; inverse-sqrt takes one"
+            raise _clash("train.schedule.rate", "train.schedule.name", must, rate)
+        return rate
 
 
 class Noise(Section):

@@ -20,6 +20,7 @@ from nmt.model.folder import WEIGHTS, read_weights, set_weights, weights_of, wri
 from nmt.recipe import Recipe
 from nmt.training.health import Health
 from nmt.training.learner import Learner
+from nmt.training.schedule import learning_rate
 
 OPTIMIZER = "optimizer.safetensors"
 STATE = "state.json"
@@ -124,7 +125,8 @@ def check(path: Path, recipe: Recipe, data: str) -> dict[str, Any]:
         others = ", ".join(str(other) for other in present(path.parent)) or "none"
         raise CheckpointError(f"{path}: no such checkpoint; beside it there are {others}")
     stored = _read_state(path)
-    if differences := list(_differences(_completed(stored["recipe"]), recipe.model_dump(mode="json"))):
+    before = _completed(stored["recipe"])
+    if differences := list(_differences(before, recipe.model_dump(mode="json"), _free(before, recipe, stored["step"]))):
         raise CheckpointError(
             f"{path}: made by another recipe: {'; '.join(differences)}. Take the recipe back to that, "
             "or train the new one in a folder of its own (run: …)"
@@ -172,12 +174,27 @@ def _completed(recipe: Any) -> Any:
         return recipe
 
 
-def _differences(old: Any, new: Any, key: str = "") -> Iterator[str]:
+def _free(before: Any, now: Recipe, step: int) -> set[str]:
+    """What may change after update `step`: the schedule too, and with it the number of updates, for those to come.
+
+    So training may be prolonged, or `wsd` told to fall, where the updates done would have been the same.
+    """
+    try:
+        old = Recipe.model_validate(before)
+    except ValidationError:
+        return FREE
+    steps = {*range(1, step, max(1, step // 1000)), step} - {0}
+    if all(learning_rate(old, each) == learning_rate(now, each) for each in steps):
+        return FREE | {"train.schedule"}
+    return FREE if old.train.schedule != now.train.schedule else FREE - {"train.steps"}
+
+
+def _differences(old: Any, new: Any, free: set[str], key: str = "") -> Iterator[str]:
     """Where two dumped recipes differ in what training depends on, in words."""
-    if key in FREE:
+    if key in free:
         return
     if isinstance(old, dict) and isinstance(new, dict):
         for name in old | new:
-            yield from _differences(old.get(name), new.get(name), f"{key}.{name}" if key else name)
+            yield from _differences(old.get(name), new.get(name), free, f"{key}.{name}" if key else name)
     elif old != new:
         yield f"{key} was {old}, now {new}"
