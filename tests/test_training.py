@@ -11,12 +11,15 @@ from torch.nn import functional as F
 
 from nmt import recipe as recipes
 from nmt.data import prepare
+from nmt.data.batches import pack
+from nmt.data.shards import Shards
 from nmt.errors import CheckpointError, DataError
 from nmt.model.folder import read_weights
 from nmt.recipe import Recipe
 from nmt.training import average, train
 from nmt.training.loop import Training
 from nmt.training.loss import cross_entropy
+from nmt.training.schedule import learning_rate
 
 RECIPE = """
 run: {run}
@@ -83,6 +86,58 @@ def test_the_loss_and_its_gradient_are_torchs_own(
     torch.testing.assert_close(loss.smoothed, expected)
     torch.testing.assert_close(loss.nll, F.cross_entropy(logits, targets, reduction="sum"))
     torch.testing.assert_close(ours, (states.grad, projection.grad))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("block", [1, 100, 10**6])
+def test_r_drop_and_its_gradient_are_what_autograd_makes_of_the_formula(
+    smoothing: float, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nmt.training.loss.BLOCK_NUMBERS", {"cpu": block})
+    torch.manual_seed(1)
+    states = torch.randn(2 * 23, 16, requires_grad=True)
+    projection = torch.randn(37, 16, requires_grad=True)
+    targets = torch.randint(0, 37, (23,))
+    loss = cross_entropy(states, projection, targets, smoothing, consistency=3.0)
+    (loss.smoothed / 3).backward()
+    ours = states.grad, projection.grad
+    states.grad = projection.grad = None
+    both = F.linear(states, projection)
+    nll = [F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="sum") for logits in both.chunk(2)]
+    one, other = torch.log_softmax(both, 1).chunk(2)
+    apart = F.kl_div(other, one, reduction="sum", log_target=True) + F.kl_div(
+        one, other, reduction="sum", log_target=True
+    )
+    expected = sum(nll) / 2 + 3.0 * apart / 4  # Liang et al. 2021, equation 4, halved
+    (expected / 3).backward()
+    torch.testing.assert_close(loss.smoothed, expected)
+    torch.testing.assert_close(ours, (states.grad, projection.grad))
+
+
+def test_r_drop_without_dropout_is_training_without_it(text: Path, tmp_path: Path) -> None:
+    runs = [prepared(text, tmp_path / str(a), *SMOOTH, "train.steps=20", f"train.r_drop={a}") for a in (0.0, 5.0)]
+    for recipe in runs:
+        train(recipe, "cpu")
+    plain, twice = map(final_weights, runs)
+    for name, tensor in plain.items():
+        torch.testing.assert_close(tensor, twice[name], rtol=1e-3, atol=1e-5)
+
+
+def test_r_drop_draws_the_two_predictions_together(text: Path, tmp_path: Path) -> None:
+    def apart(consistency: float) -> float:
+        """How far two passes differ after training with `consistency`: R-Drop's own term, with α 1."""
+        recipe = prepared(text, tmp_path / str(consistency), f"train.r_drop={consistency}")
+        train(recipe, "cpu")
+        training = Training(recipe, torch.device("cpu"))
+        chunk = pack(Shards.open(training.layout.data, "train"), range(80))
+        training.learner.model.train()
+        losses = []
+        for alpha in (1.0, 1e-9):
+            torch.manual_seed(1)
+            losses.append(training.learner.loss(chunk, 0.0, alpha).smoothed.item())
+        return losses[0] - losses[1]
+
+    assert apart(5.0) < apart(0.0) / 2
 
 
 @pytest.mark.parametrize("changes", [(), ("train.bpe_dropout=0.2", NOISE)])
@@ -217,8 +272,8 @@ def test_a_schedule_may_be_changed_for_the_updates_to_come_but_not_for_those_don
 
 def test_wsd_may_be_prolonged_while_it_is_stable_but_not_once_it_falls(text: Path, tmp_path: Path) -> None:
     def wsd(steps: int, decay: float) -> Recipe:
-        changes = ["train.schedule={name: wsd, rate: 0.01, warmup: 10, decay: %s}" % decay, f"train.steps={steps}"]
-        return prepared(text, tmp_path / "run", *changes)
+        schedule = f"{{name: wsd, rate: 0.01, warmup: 10, decay: {decay}}}"
+        return prepared(text, tmp_path / "run", f"train.schedule={schedule}", f"train.steps={steps}")
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Training, "_advance", stopped_at(50))

@@ -68,7 +68,9 @@ AutoCount = Annotated[
 
 AutoPositive = Annotated[
     Annotated[Positive, Tag("<number>")] | Annotated[Literal["auto"], Tag("<auto>")],
-    _chosen(lambda value: _number_or_auto(int(value) if isinstance(value, float) else value), "must be auto or a number"),
+    _chosen(
+        lambda value: _number_or_auto(int(value) if isinstance(value, float) else value), "must be auto or a number"
+    ),
 ]
 
 
@@ -376,7 +378,7 @@ class Schedule(Section):
     """How the learning rate moves from update to update (paper, 5.3)."""
 
     name: Literal["noam", "inverse-sqrt", "cosine", "linear", "wsd"] = "noam"
-    """All rise in a line for `warmup` updates. Then noam (paper, 5.3) and inverse-sqrt fall with the root of the update;
+    """All rise in a line for `warmup` updates. Then noam (paper, 5.3) and inverse-sqrt fall with step^-0.5;
     cosine (Loshchilov and Hutter, 2017) and linear fall to `final` at the last update; wsd stays, and falls in the last
     `decay` of all updates (warm-up, stable, decay; Hägele et al., 2024, whose 1 - sqrt it is)."""
     warmup: Count = 4000
@@ -453,6 +455,10 @@ class Train(Section):
     noise: Noise = Noise()
     label_smoothing: Rate = 0.1
     """Share of each target's probability spread over the whole vocabulary (paper, 5.4)."""
+    r_drop: NotNegative = 0.0
+    """R-Drop's α (Liang et al., 2021): each pair goes through the model twice, and as far as dropout makes the two
+    predictions differ they are drawn together. It doubles the time of an update, and helps where there is little text;
+    1 to 5 is usual, 0 is off, as in the paper."""
     clip_norm: NotNegative = 0.0
     """Longer gradients are scaled down to this norm; 0 leaves them as they are, as the paper does."""
     valid_every: Count = 1000

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -123,7 +124,7 @@ class Learner:
     def _backward(self, step: int, number: int, chunk: Chunk, tokens: int) -> Loss:
         """Adds to the gradients those of chunk `number` of an update of so many target tokens; gives its loss."""
         torch.manual_seed(_seed(self._recipe.seed, step, number))  # dropout is a function of these three
-        loss = self.loss(chunk, self._recipe.train.label_smoothing)
+        loss = self.loss(chunk, self._recipe.train.label_smoothing, self._recipe.train.r_drop)
         (loss.smoothed / tokens).backward()
         return loss
 
@@ -152,14 +153,16 @@ class Learner:
         state = {i: {kind: tensors[f"{kind}/{name}"] for kind in kinds} for i, name in enumerate(names)}
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})
 
-    def loss(self, chunk: Chunk, smoothing: float) -> Loss:
-        """The loss of one chunk, summed over its target tokens."""
-        source_cut = Cut.of(chunk.source_lengths, self.device)
-        target_cut = Cut.of(chunk.target_lengths, self.device)
-        source, fed, said = (self._to_device(ids) for ids in (chunk.source, chunk.decoder_input, chunk.labels))
+    def loss(self, chunk: Chunk, smoothing: float, consistency: float = 0.0) -> Loss:
+        """The loss of one chunk, summed over its target tokens; `consistency` is R-Drop's, of two passes at once."""
+        passes = 2 if consistency else 1
+        source_cut = Cut.of(np.tile(chunk.source_lengths, passes), self.device)
+        target_cut = Cut.of(np.tile(chunk.target_lengths, passes), self.device)
+        source, fed = (self._to_device(np.tile(ids, passes)) for ids in (chunk.source, chunk.decoder_input))
+        said = self._to_device(chunk.labels)
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
             states = self.model(source, source_cut, fed, target_cut)
-            return cross_entropy(states, self.model.projection, said, smoothing)
+            return cross_entropy(states, self.model.projection, said, smoothing, consistency)
 
     def _to_device(self, ids: object) -> Tensor:
         return torch.as_tensor(ids).to(self.device, non_blocking=True)

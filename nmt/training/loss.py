@@ -1,6 +1,6 @@
 """Label-smoothed cross-entropy, fused with the output projection so that [T, V] is never held whole.
 
-Axes: T target tokens, D = d_model, V vocabulary, R rows of one block.
+Axes: P passes of the model, T target tokens, D = d_model, V vocabulary, R rows of one block.
 """
 
 from typing import Any, NamedTuple
@@ -18,13 +18,21 @@ class Loss(NamedTuple):
     nll: Tensor
 
 
-def cross_entropy(states: Tensor, projection: Tensor, targets: Tensor, smoothing: float) -> Loss:
+def cross_entropy(
+    states: Tensor, projection: Tensor, targets: Tensor, smoothing: float, consistency: float = 0.0
+) -> Loss:
     """The loss of decoder states [T, D] against target ids [T], through the output projection [V, D].
 
     The reference is given 1 - smoothing of the probability and every entry of the vocabulary smoothing / V (Szegedy et
     al. 2016, section 7; Vaswani et al. 2017, section 5.4). Only `smoothed` carries a gradient.
+
+    States [2T, D] are those of two passes that differ in what dropout picked. The loss is then the mean of both, and
+    α/4 (KL(p₁‖p₂) + KL(p₂‖p₁)), where α is `consistency`, is added to `smoothed`: R-Drop (Liang et al. 2021, equation
+    4), halved, so that learning rates mean the same with it and without.
     """
-    smoothed, nll = _ProjectedCrossEntropy.apply(states, projection, targets, smoothing, torch.is_grad_enabled())
+    smoothed, nll = _ProjectedCrossEntropy.apply(
+        states, projection, targets, smoothing, consistency, torch.is_grad_enabled()
+    )
     return Loss(smoothed, nll)
 
 
@@ -33,36 +41,64 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, states: Tensor, projection: Tensor, targets: Tensor, smoothing: float, wants_gradient: bool
+        ctx: Any,
+        states: Tensor,
+        projection: Tensor,
+        targets: Tensor,
+        smoothing: float,
+        consistency: float,
+        wants_gradient: bool,
     ) -> tuple[Tensor, Tensor]:
         weight = _as_computed(projection)
-        inputs = _as_computed(states)
+        passes = len(states) // len(targets)
+        inputs = _as_computed(states).view(passes, *targets.shape, -1)  # [P, T, D]
         smoothed = inputs.new_zeros((), dtype=torch.float32)
         nll = smoothed.clone()
         grad_states = torch.empty_like(inputs) if wants_gradient else None
         grad_weight = torch.zeros_like(projection) if wants_gradient else None
-        size = max(1, BLOCK_NUMBERS[inputs.device.type] // len(weight))
-        for start in range(0, len(inputs), size):
-            block = slice(start, start + size)
-            logits = (inputs[block] @ weight.t()).float()
-            picked = targets[block, None]
+        size = max(1, BLOCK_NUMBERS[inputs.device.type] // (passes * len(weight)))
+        for start in range(0, len(targets), size):
+            rows = slice(start, start + size)
+            block, picked = inputs[:, rows].flatten(0, 1), targets[rows, None].repeat(passes, 1)
+            logits = (block @ weight.t()).float()
             log_p = torch.log_softmax(logits, -1, out=logits)
-            chosen, mean = log_p.gather(1, picked).sum(), log_p.mean(-1).sum()
+            chosen, mean = log_p.gather(1, picked).sum() / passes, log_p.mean(-1).sum() / passes
             nll -= chosen
             smoothed -= (1 - smoothing) * chosen + smoothing * mean
+            apart = _Divergence.of(log_p, consistency) if passes > 1 else None
+            if apart:
+                smoothed += apart.value
             if grad_states is not None and grad_weight is not None:
                 grad = log_p.exp_().sub_(smoothing / len(weight))  # p - q, where q is the smoothed reference
-                grad = grad.scatter_add_(1, picked, grad.new_full(picked.shape, smoothing - 1)).to(inputs.dtype)
-                torch.mm(grad, weight, out=grad_states[block])
-                _add_product(grad_weight, grad.t(), inputs[block])
+                grad = grad.scatter_add_(1, picked, grad.new_full(picked.shape, smoothing - 1))
+                if apart:
+                    grad = grad.div_(passes).add_(apart.gradient)
+                grad = grad.to(inputs.dtype)
+                grad_states[:, rows] = (grad @ weight).view_as(inputs[:, rows])
+                _add_product(grad_weight, grad.t(), block)
         ctx.save_for_backward(grad_states, grad_weight)
         ctx.mark_non_differentiable(nll)
         return smoothed, nll
 
     @staticmethod
-    def backward(ctx: Any, scale: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, scale: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         grad_states, grad_weight = ctx.saved_tensors
-        return grad_states.mul_(scale), grad_weight.mul_(scale), None, None, None
+        return grad_states.flatten(0, 1).mul_(scale), grad_weight.mul_(scale), None, None, None, None
+
+
+class _Divergence(NamedTuple):
+    """α/4 (KL(p₁‖p₂) + KL(p₂‖p₁)), summed over tokens, and its gradient [2R, V] with respect to the logits of both."""
+
+    value: Tensor
+    gradient: Tensor
+
+    @classmethod
+    def of(cls, log_p: Tensor, consistency: float) -> "_Divergence":
+        """Of log-probabilities [2R, V], the first half of them p₁."""
+        p, ratio = log_p.exp(), log_p - log_p.roll(len(log_p) // 2, 0)
+        towards = (p * ratio).sum(1, keepdim=True)  # KL(p₁‖p₂) and then KL(p₂‖p₁), for each token
+        gradient = p * (ratio - towards) + p - p.roll(len(p) // 2, 0)
+        return cls(consistency / 4 * towards.sum(), gradient.mul_(consistency / 4))
 
 
 def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
