@@ -91,7 +91,7 @@ def advance(training: Training) -> None:
 
 def everything(training: Training) -> dict[str, torch.Tensor]:
     weights = {name: parameter.detach().clone() for name, parameter in training.learner.model.named_parameters()}
-    return weights | {name: tensor.clone() for name, tensor in training.learner.optimizer_tensors().items()}
+    return weights | {name: tensor.clone() for name, tensor in training.learner.optimizer.tensors().items()}
 
 
 def lines(recipe: Recipe, name: str) -> list[dict[str, Any]]:

@@ -364,14 +364,17 @@ class Model(Section):
 class Optimizer(Section):
     """What turns gradients into updates (paper, 5.3)."""
 
-    name: Literal["adam"] = "adam"
-    """Adam (Kingma and Ba, 2015)."""
+    name: Literal["adam", "muon"] = "adam"
+    """Adam (Kingma and Ba, 2015); or muon (Jordan et al., 2024) for the matrices inside layers, with Adam for the rest:
+    its steps are made as large as Adam's (Liu et al., 2025), so that one learning rate serves both."""
     betas: Annotated[tuple[Rate, Rate], BeforeValidator(_pair)] = (0.9, 0.98)
     """How slowly the running mean and the running variance of the gradient forget."""
     eps: Positive = 1e-9
     """Added to the root of the variance before dividing by it."""
     weight_decay: NotNegative = 0.0
-    """Decoupled weight decay, a share of the learning rate; the paper has none."""
+    """Decoupled weight decay, a share of the learning rate (AdamW; Loshchilov and Hutter, 2019); the paper has none."""
+    momentum: Rate = 0.95
+    """How slowly Muon's running mean of the gradient forgets."""
 
 
 class Schedule(Section):
@@ -453,6 +456,9 @@ class Train(Section):
     Provilkov et al., 2020); the paper has none. Helps where there is little text. A merge left out stays out, as
     SentencePiece has it; Provilkov et al. draw anew after each merge, and their 0.1 is about 0.055 here."""
     noise: Noise = Noise()
+    ema: Rate = 0.0
+    """Keeps a running mean of the weights that forgets this slowly, such as 0.999: it is measured, saved and averaged
+    in place of the weights themselves; 0 keeps none. Of update t it takes at least 9 / (10 + t), as Marian does."""
     label_smoothing: Rate = 0.1
     """Share of each target's probability spread over the whole vocabulary (paper, 5.4)."""
     r_drop: NotNegative = 0.0

@@ -1,8 +1,8 @@
 """Checkpoints: all that training needs to go on as if it had never stopped, written whole or not at all.
 
-A checkpoint is a folder `step-00001000` of `model.safetensors` (weights by name), `optimizer.safetensors` (Adam's
-moments by name) and `state.json` (step, cursor, what went wrong, recipe, fingerprint of the data). Nothing random is
-stored: order and dropout follow from seed, epoch and step.
+A checkpoint is a folder `step-00001000` of `model.safetensors` (weights by name), `optimizer.safetensors` (its moments
+by name), `mean.safetensors` (the running mean of the weights, if one is kept) and `state.json` (step, cursor, what went
+wrong, recipe, fingerprint of the data). Nothing random is stored: order and dropout follow from seed, epoch and step.
 """
 
 import shutil
@@ -23,6 +23,7 @@ from nmt.training.learner import Learner
 from nmt.training.schedule import learning_rate
 
 OPTIMIZER = "optimizer.safetensors"
+MEAN = "mean.safetensors"
 STATE = "state.json"
 FREE = {  # what may change between two runs of one training: neither what is learned nor from what
     "run", "train.steps", "train.chunk_tokens", "train.precision", "train.valid_every", "train.valid_bleu",
@@ -48,7 +49,9 @@ def save(checkpoints: Path, learner: Learner, recipe: Recipe, data: str, state: 
     make_folder(checkpoints)
     with whole_folder(path) as folder:
         write_weights(folder / WEIGHTS, weights_of(learner.model))
-        write_weights(folder / OPTIMIZER, learner.optimizer_tensors())
+        if learner.mean:
+            write_weights(folder / MEAN, weights_of(learner.mean.model))
+        write_weights(folder / OPTIMIZER, learner.optimizer.tensors())
         said = state._asdict() | {"health": state.health._asdict()}
         write_json(folder / STATE, said | {"data": data, "recipe": recipe.model_dump(mode="json")})
     for old in (*_outdated(checkpoints, recipe), *checkpoints.glob(".step-*.tmp")):
@@ -113,7 +116,9 @@ def restore(path: Path, learner: Learner, recipe: Recipe, data: str) -> State:
     stored = check(path, recipe, data)
     try:
         set_weights(learner.model, read_weights(path / WEIGHTS), path / WEIGHTS)
-        learner.set_optimizer_tensors(read_weights(path / OPTIMIZER))
+        if learner.mean:
+            set_weights(learner.mean.model, read_weights(path / MEAN), path / MEAN)
+        learner.optimizer.set_tensors(read_weights(path / OPTIMIZER))
         return State(int(stored["step"]), Cursor(*stored["cursor"]), float(stored["seconds"]), _health(stored))
     except (ModelError, KeyError, ValueError, TypeError) as error:
         raise _damaged(path, error) from None
@@ -140,9 +145,9 @@ def check(path: Path, recipe: Recipe, data: str) -> dict[str, Any]:
 
 
 def weights(path: Path) -> dict[str, Tensor]:
-    """The weights in a checkpoint. Raises `CheckpointError`."""
+    """The weights in a checkpoint, or their running mean where there is one. Raises `CheckpointError`."""
     try:
-        return read_weights(path / WEIGHTS)
+        return read_weights(path / (MEAN if (path / MEAN).exists() else WEIGHTS))
     except ModelError as error:
         raise _damaged(path, error) from None
 

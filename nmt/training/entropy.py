@@ -19,9 +19,8 @@ from nmt.training.learner import Learner
 @torch.no_grad()
 def attention_entropy(learner: Learner, chunk: Chunk) -> dict[str, list[float]]:
     """The mean over queries and heads, for each layer; under "encoder", "decoder" (its self-attention) and "cross"."""
-    learner.model.eval()
-    with watched(learner.model, kept=entropy) as seen:
-        learner.loss(chunk, 0.0)
+    with watched(learner.measured, kept=entropy) as seen:
+        learner.negative_log_likelihood([chunk])
     lengths = {"encoder": chunk.source_lengths, "decoder": chunk.target_lengths, "cross": chunk.target_lengths}
     return {kind: [mean(layer, lengths[kind]) for layer in layers] for kind, layers in seen.items()}
 

@@ -13,6 +13,8 @@ from nmt.model.streams import Cut
 from nmt.model.transformer import Transformer
 from nmt.recipe import Recipe
 from nmt.training.loss import Loss, cross_entropy
+from nmt.training.mean import RunningMean
+from nmt.training.optimizer import Optimizer
 from nmt.training.schedule import learning_rate
 
 
@@ -53,16 +55,14 @@ class Learner:
         self._recipe = recipe
         self.device = device
         self.precision = precision
-        choice = recipe.train.optimizer
         self._parameters = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            self._parameters,
-            lr=0.0,
-            betas=choice.betas,
-            eps=choice.eps,
-            weight_decay=choice.weight_decay,
-            fused=True,
-        )
+        self.optimizer = Optimizer(recipe, model)
+        self.mean = RunningMean(model, recipe.train.ema) if recipe.train.ema else None
+
+    @property
+    def measured(self) -> Transformer:
+        """The model that is measured, saved and averaged: that of the running mean, where there is one."""
+        return self.mean.model if self.mean else self.model
 
     def gradients(self, step: int, chunks: Sequence[Chunk]) -> Sums:
         """The gradients of update `step`, counted from 1: summed over the chunks and divided by their target tokens.
@@ -82,12 +82,12 @@ class Learner:
     def apply(self, step: int, sums: Sums) -> Update:
         """Moves the parameters by their gradients, which must be finite."""
         rate = learning_rate(self._recipe, step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
         if longest := self._recipe.train.clip_norm:
             torch.nn.utils.clip_grads_with_norm_(self._parameters, longest, sums.gradient_norm)
-        self.optimizer.step()
+        self.optimizer.step(rate)
         self.optimizer.zero_grad()
+        if self.mean:
+            self.mean.update(step)
         return Update(sums.loss, sums.nll, sums.gradient_norm, sums.target_tokens, sums.source_tokens, rate)
 
     def forget(self) -> None:
@@ -119,7 +119,9 @@ class Learner:
         with torch.no_grad():
             for name, tensor in weights.items():
                 parameters[name].copy_(tensor)
-        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": {}})
+        self.optimizer.forget()
+        if self.mean:
+            self.mean.restart()
 
     def _backward(self, step: int, number: int, chunk: Chunk, tokens: int) -> Loss:
         """Adds to the gradients those of chunk `number` of an update of so many target tokens; gives its loss."""
@@ -133,36 +135,24 @@ class Learner:
 
     @torch.no_grad()
     def negative_log_likelihood(self, chunks: Sequence[Chunk]) -> float:
-        """-log p per target token of these chunks, in nats, without dropout and smoothing."""
-        self.model.eval()
+        """-log p per target token of these chunks, in nats, without dropout and smoothing, by the model `measured`."""
+        self.measured.eval()
         tokens = sum(chunk.target_tokens for chunk in chunks)
-        return sum(float(self.loss(chunk, 0.0).nll) for chunk in chunks) / tokens
-
-    def optimizer_tensors(self) -> dict[str, Tensor]:
-        """The optimizer's state by parameter name, on the CPU; as `exp_avg/NAME`, `exp_avg_sq/NAME`, `step/NAME`."""
-        return {
-            f"{kind}/{name}": value.cpu()
-            for name, parameter in self.model.named_parameters()
-            for kind, value in self.optimizer.state[parameter].items()
-        }
-
-    def set_optimizer_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Takes up what `optimizer_tensors` gave. Raises KeyError where something is missing."""
-        names = [name for name, _ in self.model.named_parameters()]
-        kinds = ("step", "exp_avg", "exp_avg_sq")
-        state = {i: {kind: tensors[f"{kind}/{name}"] for kind in kinds} for i, name in enumerate(names)}
-        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})
+        return sum(float(self._loss(self.measured, chunk, 0.0).nll) for chunk in chunks) / tokens
 
     def loss(self, chunk: Chunk, smoothing: float, consistency: float = 0.0) -> Loss:
         """The loss of one chunk, summed over its target tokens; `consistency` is R-Drop's, of two passes at once."""
+        return self._loss(self.model, chunk, smoothing, consistency)
+
+    def _loss(self, model: Transformer, chunk: Chunk, smoothing: float, consistency: float = 0.0) -> Loss:
         passes = 2 if consistency else 1
         source_cut = Cut.of(np.tile(chunk.source_lengths, passes), self.device)
         target_cut = Cut.of(np.tile(chunk.target_lengths, passes), self.device)
         source, fed = (self._to_device(np.tile(ids, passes)) for ids in (chunk.source, chunk.decoder_input))
         said = self._to_device(chunk.labels)
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
-            states = self.model(source, source_cut, fed, target_cut)
-            return cross_entropy(states, self.model.projection, said, smoothing, consistency)
+            states = model(source, source_cut, fed, target_cut)
+            return cross_entropy(states, model.projection, said, smoothing, consistency)
 
     def _to_device(self, ids: object) -> Tensor:
         return torch.as_tensor(ids).to(self.device, non_blocking=True)

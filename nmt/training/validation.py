@@ -58,7 +58,7 @@ class Validation:
         if not self._text:
             return Measurement(loss, entropy)
         translator = Translator.of(
-            learner.model, self._tokenizers, self._recipe, learner.device, learner.precision, _ignore
+            learner.measured, self._tokenizers, self._recipe, learner.device, learner.precision, _ignore
         )
         translations = translator.translate(source for source, _ in self._text)
         score = bleu(translations, [reference for _, reference in self._text])

@@ -1,0 +1,79 @@
+"""What turns gradients into updates: AdamW, or Muon for the matrices inside layers and AdamW for the rest."""
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from nmt.recipe import Recipe
+
+_ADAM = ("step", "exp_avg", "exp_avg_sq")
+_MUON = ("momentum_buffer",)
+
+
+class Optimizer:
+    """The optimizers of a model's parameters, with a state of tensors that have names."""
+
+    def __init__(self, recipe: Recipe, model: nn.Module) -> None:
+        choice = recipe.train.optimizer
+        named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        matrices = _inner_matrices(model) & named.keys() if choice.name == "muon" else set()
+        self._parts: list[tuple[list[str], tuple[str, ...], torch.optim.Optimizer]] = []
+        if rest := {name: p for name, p in named.items() if name not in matrices}:
+            adam = torch.optim.AdamW(
+                rest.values(),
+                lr=0.0,
+                betas=choice.betas,
+                eps=choice.eps,
+                weight_decay=choice.weight_decay,
+                fused=True,
+            )
+            self._parts.append(([*rest], _ADAM, adam))
+        if matrices:
+            # Steps as large as Adam's, so that one learning rate serves both (Liu et al. 2025, section 2.2).
+            muon = torch.optim.Muon(
+                [p for name, p in named.items() if name in matrices],
+                lr=0.0,
+                weight_decay=choice.weight_decay,
+                momentum=choice.momentum,
+                adjust_lr_fn="match_rms_adamw",
+            )
+            self._parts.append(([name for name in named if name in matrices], _MUON, muon))
+
+    def step(self, rate: float) -> None:
+        """Moves the parameters by their gradients, at this learning rate."""
+        for _, _, optimizer in self._parts:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+
+    def zero_grad(self) -> None:
+        """Leaves the gradients out."""
+        for _, _, optimizer in self._parts:
+            optimizer.zero_grad()
+
+    def forget(self) -> None:
+        """Is as if it had seen nothing."""
+        for _, _, optimizer in self._parts:
+            optimizer.load_state_dict(optimizer.state_dict() | {"state": {}})
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The state, on the CPU; as `exp_avg/NAME`, `exp_avg_sq/NAME`, `step/NAME`, `momentum_buffer/NAME`."""
+        return {key: value.cpu() for key, value in self._tensors()}
+
+    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
+        for names, kinds, optimizer in self._parts:
+            for name, parameter in zip(names, optimizer.param_groups[0]["params"], strict=True):
+                for kind in kinds:
+                    yield f"{kind}/{name}", optimizer.state[parameter][kind]
+
+    def set_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Takes up what `tensors` gave. Raises KeyError where something is missing."""
+        for names, kinds, optimizer in self._parts:
+            state = {i: {kind: tensors[f"{kind}/{name}"] for kind in kinds} for i, name in enumerate(names)}
+            optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+
+
+def _inner_matrices(model: nn.Module) -> set[str]:
+    """The names of the weights that Muon is for: matrices from states to states, not embeddings and projections."""
+    return {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Linear)}

@@ -1,0 +1,109 @@
+"""Gradients become updates: Adam, Muon, and the running mean of the weights."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from nmt import recipe as recipes
+from nmt.data import prepare
+from nmt.model.folder import read_weights
+from nmt.recipe import Recipe
+from nmt.training import average, train
+from nmt.training.loop import Training
+
+RECIPE = """
+run: {run}
+data: {{source: en, target: de, train: {text}, valid: {text}}}
+tokenizer: {{vocab_size: 300}}
+model: {{layers: 1, d_model: 16, heads: 2, d_ffn: 32, dropout: 0.1}}
+train: {{steps: 40, batch_tokens: 100, schedule: {{warmup: 20}}, valid_every: 20, valid_bleu: 2, checkpoint_every: 10,
+        keep: 4, log_every: 20}}
+average: {{last: 2}}
+"""
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    prefix = tmp_path_factory.mktemp("text") / "train"
+    numbers = [f"{a} {b} {c}" for a in ["one", "two", "three"] for b in ["red", "blue"] for c in ["cats", "dogs"]]
+    for language in ("en", "de"):
+        Path(f"{prefix}.{language}").write_text("".join(f"{line} {language}\n" for line in numbers), "utf-8")
+    return prefix
+
+
+def prepared(text: Path, run: Path, *changes: str) -> Recipe:
+    recipe = recipes.loads(RECIPE.format(run=run, text=text), overrides=changes)
+    prepare(recipe, workers=1, report=lambda line: None)
+    return recipe
+
+
+def stored(recipe: Recipe, step: int, file: str = "model") -> dict[str, torch.Tensor]:
+    return read_weights(Path(recipe.run, "checkpoints", f"step-{step:08d}", f"{file}.safetensors"))
+
+
+@pytest.mark.parametrize("change", ["train.optimizer.name=muon", "train.ema=0.9"])
+def test_with_it_a_resumed_training_is_the_undisturbed_one_to_the_bit(change: str, text: Path, tmp_path: Path) -> None:
+    whole = prepared(text, tmp_path / "whole", change)
+    train(whole, "cpu")
+    for steps in (17, 40):
+        parts = prepared(text, tmp_path / "parts", change, f"train.steps={steps}")
+        train(parts, "cpu")
+    for one, other in ((stored(whole, 40), stored(parts, 40)), tuple(_averaged(r) for r in (whole, parts))):
+        assert one.keys() == other.keys()
+        assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def _averaged(recipe: Recipe) -> dict[str, torch.Tensor]:
+    return read_weights(average(recipe, report=lambda line: None) / "model.safetensors")
+
+
+def test_muon_moves_the_matrices_inside_layers_in_all_directions_alike_and_adam_the_rest(
+    text: Path, tmp_path: Path
+) -> None:
+    changes = "train.steps=1", "train.schedule={warmup: 1, name: inverse-sqrt, rate: 0.01}"
+    recipes_ = [prepared(text, tmp_path / name, *changes, f"train.optimizer.name={name}") for name in ("adam", "muon")]
+    before = {
+        name: p.detach().clone()
+        for name, p in Training(recipes_[0], torch.device("cpu")).learner.model.named_parameters()
+    }
+    for recipe in recipes_:
+        train(recipe, "cpu")
+    adam, muon = (stored(recipe, 1) for recipe in recipes_)
+    differing = {name for name in adam if not torch.equal(adam[name], muon[name])}
+    assert differing == {name for name, tensor in adam.items() if tensor.dim() == 2 and "embedding" not in name}
+    name = "encoder.layers.0.feed_forward.inner.weight"
+    scales = torch.linalg.svdvals(muon[name] - before[name])
+    # Newton-Schulz leaves singular values between about 0.7 and 1.2, but of the one direction that LayerNorm cancels.
+    assert scales[0] / scales[-2] < 2.5
+    root_mean_square = (muon[name] - before[name]).square().mean().sqrt()
+    assert 0.5 < root_mean_square / (0.01 * 0.2) < 1.5  # as Adam's steps are on the whole
+
+
+def test_the_running_mean_is_what_its_formula_says_and_is_what_is_measured_and_averaged(
+    text: Path, tmp_path: Path
+) -> None:
+    recipe = prepared(text, tmp_path / "run", "train.ema=0.5", "train.steps=30")
+    training = Training(recipe, torch.device("cpu"))
+    learner = training.learner
+    expected = {name: p.detach().clone() for name, p in learner.model.named_parameters()}
+    apply = learner.apply
+
+    def noting(step: int, sums: object) -> object:
+        update = apply(step, sums)  # type: ignore[arg-type]
+        kept = min(0.5, (1 + step) / (10 + step))
+        for name, parameter in learner.model.named_parameters():
+            expected[name].mul_(kept).add_(parameter.detach(), alpha=1 - kept)
+        return update
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nmt.training.learner.Learner.apply", lambda self, step, sums: noting(step, sums))
+        patch.setattr("nmt.training.loop.Training", lambda *_: training)
+        train(recipe, "cpu")
+    for name, tensor in stored(recipe, 30, "mean").items():
+        torch.testing.assert_close(tensor, expected[name])
+        assert not torch.equal(tensor, stored(recipe, 30)[name])
+    assert {*learner.measured.parameters()}.isdisjoint(learner.model.parameters())
+    means = [stored(recipe, step, "mean") for step in (20, 30)]
+    for name, tensor in _averaged(recipe).items():
+        torch.testing.assert_close(tensor, (means[0][name] + means[1][name]) / 2)
