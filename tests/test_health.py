@@ -71,8 +71,8 @@ class Poison:
             self.stops.pop(self._now, lambda: None)()
             return plain_try(training, step)
 
-        def loss(learner: Learner, chunk: Chunk, smoothing: float) -> Loss:
-            found = plain_loss(learner, chunk, smoothing)
+        def loss(learner: Learner, chunk: Chunk, *how: float) -> Loss:
+            found = plain_loss(learner, chunk, *how)
             return self.how(found) if learner.model.training and self._now in self.places else found
 
         monkeypatch.setattr(Training, "_try", tried)
@@ -148,8 +148,8 @@ def test_the_lines_of_a_skipped_update_are_told(
     bad = batch.chunks[1]
     plain = Learner.loss
 
-    def loss(learner: Learner, chunk: Chunk, smoothing: float) -> Loss:
-        found = plain(learner, chunk, smoothing)
+    def loss(learner: Learner, chunk: Chunk, *how: float) -> Loss:
+        found = plain(learner, chunk, *how)
         return BREAKS["loss"](found) if np.array_equal(chunk.labels, bad.labels) else found
 
     monkeypatch.setattr(Learner, "loss", loss)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from nmt.cli.options import Changes, Device, RecipePath
+from nmt.cli.options import Changes, Device, RecipePath, seconds
 
 
 def prepare(
@@ -24,16 +24,28 @@ def prepare(
     prepare(recipes.load(recipe, changes or ()), workers=workers, force=force)
 
 
-def train(recipe: RecipePath, changes: Changes = None, device: Device = "auto") -> None:
+def train(
+    recipe: RecipePath,
+    changes: Changes = None,
+    device: Device = "auto",
+    max_time: Annotated[
+        float | None,
+        typer.Option(
+            parser=seconds,
+            metavar="TIME",
+            help="Save and leave after this long: 7h30m, 90m, 45s. The exit code is 142.",
+        ),
+    ] = None,
+) -> None:
     """Train the model; checkpoints land in RUN/checkpoints, figures in RUN/metrics.jsonl.
 
-    Run again, it goes on from the last checkpoint. Ctrl-C and SIGTERM save first; the exit code then is 128 plus the
-    number of the signal.
+    Run again, it goes on from the last checkpoint. Ctrl-C, SIGTERM and SIGUSR1 save first; the exit code then is 128
+    plus the number of the signal.
     """
     from nmt import recipe as recipes
     from nmt.training import train
 
-    if stopped := train(recipes.load(recipe, changes or ()), device):
+    if stopped := train(recipes.load(recipe, changes or ()), device, max_time):
         raise typer.Exit(128 + stopped)
 
 
@@ -41,14 +53,15 @@ def average(
     recipe: RecipePath,
     changes: Changes = None,
     last: Annotated[int | None, typer.Option(min=1, help="How many of the last checkpoints. [average.last]")] = None,
+    best: Annotated[int | None, typer.Option(min=1, help="How many of the best instead. [average.best]")] = None,
     checkpoint: Annotated[list[Path] | None, typer.Option(help="A checkpoint by its folder. Repeatable.")] = None,
     output: Annotated[Path | None, typer.Option(help="The model folder to write. [RUN/model]")] = None,
 ) -> None:
-    """Average the last checkpoints into the model that translates, RUN/model.
+    """Average the last checkpoints, or the best, into the model that translates, RUN/model.
 
     Its folder holds the recipe, the tokenizer and the weights: all that a translator needs.
     """
     from nmt import recipe as recipes
     from nmt.training import average
 
-    print(average(recipes.load(recipe, changes or ()), last, checkpoint or (), output))
+    print(average(recipes.load(recipe, changes or ()), last, best, checkpoint or (), output))

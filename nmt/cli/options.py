@@ -1,5 +1,6 @@
 """What several commands take, and how it is read."""
 
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nmt.errors import ModelError
+from nmt.errors import ModelError, NmtError
 
 RecipePath = Annotated[  # that it cannot be read we say ourselves, as of any other file
     Path, typer.Argument(metavar="RECIPE", readable=False, help="The YAML file that says every choice of the run.")
@@ -22,6 +23,14 @@ Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:N, or auto: the GPU i
 Precision = Annotated[str, typer.Option(help="fp32, bf16, or auto: bf16 where the device has it in hardware.")]
 Beam = Annotated[int | None, typer.Option(min=1, help="Hypotheses kept for each sentence; 1 is greedy. [recipe's]")]
 Penalty = Annotated[float | None, typer.Option(min=0, help="Exponent α of the length penalty. [recipe's]")]
+
+
+def seconds(text: str) -> float:
+    """A time such as 1d12h, 7h30m, 90m or 45s. Raises `NmtError` for what is none."""
+    units = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+    if not re.fullmatch(r"(\d+(\.\d+)?[dhms])+", text):
+        raise NmtError(f"--max-time must be a time such as 7h30m, 90m or 45s, found {text}")
+    return sum(float(number) * units[unit] for number, unit in re.findall(r"([\d.]+)([dhms])", text))
 
 
 def model_of(path: Path) -> tuple[Path, dict[str, Any]]:

@@ -60,6 +60,12 @@ def bleu(hypotheses: Sequence[str], references: Sequence[str]) -> float:
     return float(BLEU(force=True).corpus_score(hypotheses, [references]).score)
 
 
+def chrf(hypotheses: Sequence[str], references: Sequence[str]) -> float:
+    """Corpus chrF++, 0 to 100, otherwise as `bleu`."""
+    _check([list(references)], {"translation": list(hypotheses)})
+    return float(CHRF(word_order=2).corpus_score(hypotheses, [references]).score)
+
+
 def _streams(references: Sequence[str] | Sequence[Sequence[str]]) -> list[list[str]]:
     """References as sacreBLEU wants them: a list of whole references, be it only one."""
     lines = [line for line in references if isinstance(line, str)]

@@ -475,8 +475,31 @@ class Train(Section):
     """Updates from one checkpoint to the next."""
     keep: Count = 5
     """How many of the last checkpoints are kept."""
+    keep_best: Natural = 0
+    """How many of the checkpoints that did best on the valid corpus are kept too."""
+    best_by: Literal["bleu", "chrf", "loss"] = "bleu"
+    """What the best is judged by: BLEU or chrF++ of the sentences translated, or the loss."""
+    patience: Natural = 0
+    """Training ends when this many measurings of the valid corpus in a row brought nothing better; 0 is never."""
     log_every: Count = 50
     """Updates from one line of progress to the next."""
+
+    @field_validator("keep_best")
+    @classmethod
+    def _keeps_what_is_measured(cls, keep_best: int, info: ValidationInfo) -> int:
+        valid, saved = info.data.get("valid_every", 1), info.data.get("checkpoint_every", 1)
+        if keep_best and valid % saved:
+            must = f"must be 0 unless train.valid_every is a multiple of train.checkpoint_every ({saved})"
+            raise _clash("train.keep_best", "train.valid_every", must, keep_best)
+        return keep_best
+
+    @field_validator("patience")
+    @classmethod
+    def _judges_what_is_translated(cls, patience: int, info: ValidationInfo) -> int:
+        by, sentences = info.data.get("best_by"), info.data.get("valid_bleu")
+        if (patience or info.data.get("keep_best")) and by in ("bleu", "chrf") and sentences == 0:
+            raise _clash("train.best_by", "train.valid_bleu", "must be loss, for train.valid_bleu is 0", by)
+        return patience
 
 
 class Average(Section):
@@ -484,6 +507,8 @@ class Average(Section):
 
     last: Count = 5
     """How many of the last checkpoints are averaged: 5 for base, 20 for big; at most train.keep."""
+    best: Natural = 0
+    """How many of the best are averaged instead of the last ones; at most train.keep_best. 0: the last ones."""
 
 
 class Decode(Section):
@@ -543,4 +568,7 @@ class Recipe(Section):
         if train and average.last > train.keep:
             must = f"must be at most train.keep ({train.keep})"
             raise _clash("average.last", "train.keep", must, average.last)
+        if train and average.best > train.keep_best:
+            must = f"must be at most train.keep_best ({train.keep_best})"
+            raise _clash("average.best", "train.keep_best", must, average.best)
         return average

@@ -6,7 +6,7 @@ wrong, recipe, fingerprint of the data). Nothing random is stored: order and dro
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +27,8 @@ MEAN = "mean.safetensors"
 STATE = "state.json"
 FREE = {  # what may change between two runs of one training: neither what is learned nor from what
     "run", "train.steps", "train.chunk_tokens", "train.precision", "train.valid_every", "train.valid_bleu",
-    "train.checkpoint_every", "train.keep", "train.log_every", "data.valid", "data.test", "average", "decode",
+    "train.checkpoint_every", "train.keep", "train.keep_best", "train.best_by", "train.patience", "train.log_every",
+    "data.valid", "data.test", "average", "decode",
 }  # fmt: skip
 
 
@@ -40,10 +41,13 @@ class State(NamedTuple):
     health: Health = Health()
 
 
-def save(checkpoints: Path, learner: Learner, recipe: Recipe, data: str, state: State) -> Path:
+def save(
+    checkpoints: Path, learner: Learner, recipe: Recipe, data: str, state: State, scores: Mapping[int, float]
+) -> Path:
     """Writes the checkpoint of `state` and removes those that are outdated; gives its folder.
 
-    What a process that was killed has left half-written goes too. Raises `OutputError`.
+    `scores` says how good the models of some updates are. What a process that was killed has left half-written goes
+    too. Raises `OutputError`.
     """
     path = checkpoints / f"step-{state.step:08d}"
     make_folder(checkpoints)
@@ -54,19 +58,24 @@ def save(checkpoints: Path, learner: Learner, recipe: Recipe, data: str, state: 
         write_weights(folder / OPTIMIZER, learner.optimizer.tensors())
         said = state._asdict() | {"health": state.health._asdict()}
         write_json(folder / STATE, said | {"data": data, "recipe": recipe.model_dump(mode="json")})
-    for old in (*_outdated(checkpoints, recipe), *checkpoints.glob(".step-*.tmp")):
+    for old in (*_outdated(checkpoints, recipe, scores), *checkpoints.glob(".step-*.tmp")):
         shutil.rmtree(old, ignore_errors=True)
     return path
 
 
-def _outdated(checkpoints: Path, recipe: Recipe) -> list[Path]:
-    """All but the last `train.keep`, and the one to rewind to. One that a stop made goes once there is a later one.
+def _outdated(checkpoints: Path, recipe: Recipe, scores: Mapping[int, float]) -> list[Path]:
+    """All but the last `train.keep`, the best `train.keep_best`, and the one to rewind to. One that a stop made goes
+    once there is a later one.
 
     So an interrupted training keeps, averages and goes back to the same checkpoints as an undisturbed one.
     """
     *before, newest = present(checkpoints)
     due = [path for path in before if _is_due(path, recipe)]
-    kept = {*[*due, newest][-recipe.train.keep :], good(checkpoints, recipe)}
+    kept = {
+        *[*due, newest][-recipe.train.keep :],
+        *best(due, scores)[: recipe.train.keep_best],
+        good(checkpoints, recipe),
+    }
     return [path for path in before if path not in kept]
 
 
@@ -81,6 +90,12 @@ def _step(path: Path) -> int:
 def present(checkpoints: Path) -> list[Path]:
     """The checkpoints in a folder, in the order of their steps."""
     return sorted(path for path in checkpoints.glob("step-[0-9]*") if path.is_dir())
+
+
+def best(paths: Sequence[Path], scores: Mapping[int, float]) -> list[Path]:
+    """Those of these checkpoints that have a score, the best first; of equal ones the first."""
+    scored = (path for path in paths if _step(path) in scores)
+    return sorted(scored, key=lambda path: (-scores[_step(path)], path))
 
 
 def last(checkpoints: Path) -> Path | None:

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from nmt.files import output_error, whole_file
 from nmt.recipe import Layout, Recipe
+from nmt.training import history
 from nmt.training.checkpoint import State
 from nmt.training.health import Fault
 from nmt.training.learner import Update
@@ -28,9 +29,10 @@ class Journal:
     def __init__(self, layout: Layout, recipe: Recipe, state: State) -> None:
         """Begins at `state`; what the files of a run hold of later updates is taken out.
 
-        `measured` is the update after which the valid corpus was last measured, 0 for never.
+        `measured` is the update after which the valid corpus was last measured, 0 for never; `scores` has what it said,
+        by `train.best_by`, of each model that was measured.
         """
-        self._steps = recipe.train.steps
+        self._steps, self._by = recipe.train.steps, recipe.train.best_by
         self._every = recipe.train.log_every
         self._metrics, self._skipped = layout.metrics, layout.skipped
         self._live = sys.stderr.isatty()
@@ -83,7 +85,9 @@ class Journal:
         self._updates: list[Update] = []
         self._since = time.perf_counter()
         self._progress.update(self._bar, completed=step)
-        self.measured = max((line["step"] for line in _kept(self._metrics, step) if line["kind"] == "valid"), default=0)
+        lines = _kept(self._metrics, step)
+        self.measured = max((line["step"] for line in lines if line["kind"] == "valid"), default=0)
+        self.scores = history.scores(lines, self._by)
 
     @contextmanager
     def pause(self) -> Iterator[None]:
@@ -99,9 +103,11 @@ class Journal:
         if found.sample:
             for name, text in found.sample._asdict().items():
                 self.say(f"  {name:<12} {text}")
-        figures = {"loss": found.loss, "bleu": found.bleu, "attention_entropy": found.attention_entropy}
-        _append(self._metrics, {"kind": "valid", "step": step} | figures)
+        figures: dict[str, Any] = {"kind": "valid", "step": step, "loss": found.loss, "bleu": found.bleu}
+        figures |= {"chrf": found.chrf, "attention_entropy": found.attention_entropy}
+        _append(self._metrics, figures)
         self.measured = step
+        self.scores |= history.scores([_finite(figures)], self._by)
 
     def _summary(self, step: int) -> None:
         """The updates since the last summary, as one line; none where all of them were skipped."""
@@ -161,18 +167,8 @@ def _keep_first(path: Path, count: int) -> None:
 
 def _kept(metrics: Path, step: int) -> list[dict[str, Any]]:
     """The lines of updates up to `step`. The others are taken out, for these updates are about to be done again."""
-    if not metrics.exists():
-        return []
-    lines = [line for line in map(_values, metrics.read_bytes().splitlines()) if line and line["step"] <= step]
-    with whole_file(metrics, "w") as file:
-        file.writelines(json.dumps(line) + "\n" for line in lines)
+    lines = [line for line in history.read(metrics) if line["step"] <= step]
+    if metrics.exists():
+        with whole_file(metrics, "w") as file:
+            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     return lines
-
-
-def _values(line: bytes) -> dict[str, Any] | None:
-    """What a line says; None for one that was cut short."""
-    try:
-        values = json.loads(line)
-    except ValueError:
-        return None
-    return values if isinstance(values, dict) and {"kind", "step"} <= values.keys() else None

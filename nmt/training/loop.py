@@ -23,22 +23,23 @@ from nmt.training.checkpoint import State
 from nmt.training.health import IN_A_ROW, REWINDS, Fault, examine, hopeless
 from nmt.training.journal import Journal
 from nmt.training.learner import Learner, Sums
-from nmt.training.stopping import Stopping
+from nmt.training.stopping import TIME_IS_UP, Stopping
 from nmt.training.validation import Validation
 
 
-def train(recipe: Recipe, device: str = "auto") -> signal.Signals | None:
+def train(recipe: Recipe, device: str = "auto", seconds: float | None = None) -> signal.Signals | None:
     """Trains as the recipe says, from the last checkpoint if there is one; checkpoints land in RUN/checkpoints.
 
-    Gives the signal that ended it early, or None. Raises `DataError`, `CheckpointError`, `DeviceError`, `OutputError`,
-    and `TrainingError` where the numbers do not stay finite.
+    After so many seconds, if given, it saves and leaves, as at a signal. Gives the signal that ended it early, or None.
+    Raises `DataError`, `CheckpointError`, `DeviceError`, `OutputError`, and `TrainingError` where the numbers do not
+    stay finite.
     """
     training = Training(recipe, pick_device(device))
-    with alone_in(training.layout.checkpoints), Stopping() as stopping:
+    with alone_in(training.layout.checkpoints), Stopping(seconds) as stopping:
         with Journal(training.layout, recipe, training.state) as journal:
             journal.say(training.describe())
             training.run(journal, stopping)
-        journal.say(training.farewell(stopping.signal))
+        journal.say(training.farewell(journal, stopping.signal))
     return stopping.signal
 
 
@@ -80,12 +81,12 @@ class Training:
     def run(self, journal: Journal, stopping: Stopping) -> None:
         """Does the updates that are left, or as many as it may before it is to stop; the last one is saved."""
         self._measure(journal, stopping)  # the run before may have been stopped in the midst of it
-        while self.state.step < self.recipe.train.steps and self._advance(journal, stopping):
+        while not self._finished(journal) and self._advance(journal, stopping):
             if self._due(self.recipe.train.checkpoint_every):
-                self._save()
+                self._save(journal)
             self._measure(journal, stopping)
         if self._saved != self.state.step and self.learner.finite():
-            self._save()
+            self._save(journal)
 
     def describe(self) -> str:
         """What is about to happen, in a line."""
@@ -100,13 +101,28 @@ class Training:
             + (f"; attention pads, for the kernel without padding cannot take {slow}" if slow else "")
         )
 
-    def farewell(self, stopped: signal.Signals | None) -> str:
+    def farewell(self, journal: Journal, stopped: signal.Signals | None) -> str:
         """How it ended, in a line."""
         step, seconds = self._saved, self.state.seconds
         clock = f"{int(seconds // 3600)}:{int(seconds // 60 % 60):02}:{int(seconds % 60):02}"
         if stopped:
-            return f"stopped by {stopped.name} with {step:,} updates done and saved; run it again to go on"
-        return f"done: {step:,} updates in {clock} of training; the model comes next: nmt average"
+            cause = "the time is up" if stopped == TIME_IS_UP else f"stopped by {stopped.name}"
+            return f"{cause} with {step:,} updates done and saved; run it again to go on"
+        early = f" ({self._out_of_patience(journal)})" if step < self.recipe.train.steps else ""
+        return f"done: {step:,} updates in {clock} of training{early}; the model comes next: nmt average"
+
+    def _finished(self, journal: Journal) -> bool:
+        return self.state.step >= self.recipe.train.steps or self._out_of_patience(journal) is not None
+
+    def _out_of_patience(self, journal: Journal) -> str | None:
+        """Why training ends before its last update, if it does: the valid corpus has long said nothing better."""
+        scores, patience = journal.scores, self.recipe.train.patience
+        best = max(sorted(scores), key=scores.__getitem__, default=0)
+        if not patience or sum(step > best for step in scores) < patience:
+            return None
+        by = self.recipe.train.best_by
+        shown = f"{by} {abs(scores[best]):.4f}" if by == "loss" else f"{by} {scores[best]:.2f}"
+        return f"no better {shown} than that of update {best:,} for train.patience, {patience} measurings"
 
     def _advance(self, journal: Journal, stopping: Stopping) -> bool:
         """One update, left out where it is not finite; False where a signal comes before it has changed anything."""
@@ -181,9 +197,10 @@ class Training:
         if found:
             journal.validation(step, found)
 
-    def _save(self) -> None:
+    def _save(self, journal: Journal) -> None:
         if self.state.step:  # else training was rewound to its beginning: all of it follows from the seed
-            checkpoint.save(self.layout.checkpoints, self.learner, self.recipe, self._fingerprint, self.state)
+            where = self.layout.checkpoints
+            checkpoint.save(where, self.learner, self.recipe, self._fingerprint, self.state, journal.scores)
         self._saved = self.state.step
 
     def _due(self, every: int) -> bool:

@@ -5,16 +5,25 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Self, TypeVar
 
+from nmt.errors import NmtError
+
 T = TypeVar("T")
-SIGNALS = [signal.SIGINT, signal.SIGTERM]
-if hasattr(signal, "SIGHUP"):  # a terminal that is closed; not on Windows
-    SIGNALS.append(signal.SIGHUP)
+TIME_IS_UP = getattr(signal, "SIGALRM", None)  # it, too, is a signal; Windows has none
+# A terminal that is closed sends SIGHUP, a scheduler SIGUSR1 some time before it ends a job.
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGALRM")
+SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
 
 
 class Stopping:
-    """While the block runs, Ctrl-C, SIGTERM and SIGHUP only set `signal`; a second Ctrl-C ends at once."""
+    """While the block runs, Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 only set `signal`; a second Ctrl-C ends at once.
 
-    def __init__(self) -> None:
+    After so many `seconds`, if given, it is as if SIGALRM came. Raises `NmtError` where the system has no such clock.
+    """
+
+    def __init__(self, seconds: float | None = None) -> None:
+        if seconds is not None and TIME_IS_UP is None:
+            raise NmtError("this system has no clock that ends a training: leave --max-time out")
+        self._seconds = seconds
         self.signal: signal.Signals | None = None
         self._at_once = False
         self._before: dict[signal.Signals, Any] = {}
@@ -26,9 +35,14 @@ class Stopping:
                     self._before[number] = signal.signal(number, self._note)
         except ValueError:  # not the main thread: signals are another's business
             pass
+        else:
+            if self._seconds is not None:
+                signal.setitimer(signal.ITIMER_REAL, self._seconds)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if self._seconds is not None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in self._before.items():
             signal.signal(number, handler)
 

@@ -7,7 +7,7 @@ import numpy as np
 from nmt.data.batches import Ids, pack, split
 from nmt.data.shards import Shards
 from nmt.errors import DataError
-from nmt.evaluation import bleu
+from nmt.evaluation import bleu, chrf
 from nmt.recipe import Layout, Recipe
 from nmt.text import Tokenizers, read_pairs
 from nmt.training.entropy import attention_entropy
@@ -26,7 +26,7 @@ class Sample(NamedTuple):
 
 
 class Measurement(NamedTuple):
-    """loss: -log p per target token, in nats. bleu and sample: of the sentences translated, None if there are none.
+    """loss: -log p per target token, in nats. bleu, chrf, sample: of the sentences translated, None if there are none.
 
     attention_entropy: as `nmt.training.entropy` has it, of some sentences.
     """
@@ -34,6 +34,7 @@ class Measurement(NamedTuple):
     loss: float
     attention_entropy: dict[str, list[float]]
     bleu: float | None = None
+    chrf: float | None = None
     sample: Sample | None = None
 
 
@@ -52,7 +53,7 @@ class Validation:
         self._recipe, self._tokenizers = recipe, tokenizers
 
     def measure(self, learner: Learner, step: int) -> Measurement:
-        """Loss and BLEU of the model as it is; the sample is another one each time."""
+        """Loss, BLEU and chrF++ of the model as it is; the sample is another one each time."""
         loss = learner.negative_log_likelihood(self._chunks)
         entropy = attention_entropy(learner, self._few)
         if not self._text:
@@ -61,9 +62,10 @@ class Validation:
             learner.measured, self._tokenizers, self._recipe, learner.device, learner.precision, _ignore
         )
         translations = translator.translate(source for source, _ in self._text)
-        score = bleu(translations, [reference for _, reference in self._text])
+        references = [reference for _, reference in self._text]
+        scores = bleu(translations, references), chrf(translations, references)
         place = step // self._recipe.train.valid_every % len(self._text)
-        return Measurement(loss, entropy, score, Sample(*self._text[place], translations[place]))
+        return Measurement(loss, entropy, *scores, Sample(*self._text[place], translations[place]))
 
 
 def _check_lengths(recipe: Recipe, shards: Shards) -> None:
