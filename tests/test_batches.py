@@ -110,6 +110,14 @@ def test_chunks_hold_the_pairs_of_their_update_within_their_size(chunk_tokens: i
         assert tokens <= chunk_tokens or len(chunk) == 1
 
 
+def test_chunks_are_of_about_equally_many_tokens() -> None:
+    pairs = some_pairs()
+    chosen = np.arange(0, 500, 3)
+    chunks = split(chosen, pairs.lengths, 300)  # type: ignore[arg-type]
+    tokens = [max((side[chunk] + 1).sum() for side in pairs.lengths) for chunk in chunks]
+    assert max(tokens) < 1.2 * np.mean(tokens)
+
+
 def test_packed_streams_hold_each_sentence_with_its_ends() -> None:
     chunk = pack(Pairs([2, 1], [1, 3]), [0, 1])  # type: ignore[arg-type]
     assert chunk.source.tolist() == [10, 11, EOS, 10, EOS]

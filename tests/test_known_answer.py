@@ -81,7 +81,7 @@ def test_every_variant_learns_to_say_a_sequence_backwards(choices: list[str], mo
     learns = learner.Learner(recipe, model, torch.device("cpu"), torch.float32)
     draw = np.random.default_rng(1)
     for step in range(1, UPDATES + 1):
-        learns.apply(step, learns.gradients(step, [chunk(drawn(draw, 80))]))
+        learns.apply(step, learns.gradients(step, {0: chunk(drawn(draw, 80))}))
     held_out = drawn(np.random.default_rng(2), 300)
     right = [said == x[::-1].tolist() for said, x in zip(answers(model, held_out), held_out, strict=True)]
     assert np.mean(right) >= 0.99

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from nmt import recipe as recipes
 from nmt.data import prepare
-from nmt.data.batches import pack
+from nmt.data.batches import pack, split
 from nmt.data.shards import Shards
 from nmt.errors import CheckpointError, DataError
 from nmt.model.folder import read_weights
@@ -181,11 +181,9 @@ def test_an_update_is_adams_on_the_mean_gradient_per_target_token(text: Path, tm
     training = Training(recipe, torch.device("cpu"))
     twin = Training(recipe, torch.device("cpu"))
     pairs, _ = training._sampler.update(training.state.cursor)
-    from nmt.data.batches import pack, split
-
     chunks = [pack(training._shards, part) for part in split(pairs, training._shards.lengths, 40)]
     assert len(chunks) > 2
-    training.learner.apply(1, training.learner.gradients(1, chunks))
+    training.learner.apply(1, training.learner.gradients(1, dict(enumerate(chunks))))
     model = twin.learner.model.train()
     whole = pack(training._shards, np.sort(pairs))
     (twin.learner.loss(whole, 0.1).smoothed / whole.target_tokens).backward()

@@ -6,6 +6,7 @@ is two numbers, and resuming is exact.
 Axes: T tokens of a stream (Ts of the source, Tt of the target), S sentences.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -86,20 +87,28 @@ class Sampler:
 def split(pairs: Ids, lengths: tuple[Ids, Ids], chunk_tokens: int) -> list[Ids]:
     """The pairs sorted by length and cut into chunks of at most `chunk_tokens` a side (at least one pair each).
 
-    Pairs of like length in one chunk leave the padded view of attention little to pad.
+    Pairs of like length in one chunk leave the padded view of attention little to pad. There are as few chunks as may
+    be, of about equally many tokens, so that processes that share them out have equally much to do.
     """
     source, target = lengths[0][pairs] + 1, lengths[1][pairs] + 1
     order = np.lexsort((source, target))
-    chunks: list[Ids] = []
-    begin = used_source = used_target = 0
-    for end, i in enumerate(order):
-        used_source += int(source[i])
-        used_target += int(target[i])
-        if max(used_source, used_target) > chunk_tokens and end > begin:
-            chunks.append(pairs[order[begin:end]])
-            begin, used_source, used_target = end, int(source[i]), int(target[i])
-    chunks.append(pairs[order[begin:]])
-    return chunks
+    ends = np.stack([source[order], target[order]]).cumsum(1)
+    count = len(_cuts(ends, chunk_tokens))
+    lowest = bisect_left(range(chunk_tokens), True, key=lambda limit: len(_cuts(ends, limit)) <= count)
+    return [pairs[part] for part in np.split(order, _cuts(ends, lowest))]
+
+
+def _cuts(ends: Ids, limit: int) -> list[int]:
+    """Where pairs, whose tokens add up to `ends` [2, pairs], are cut to have at most `limit` of a side together."""
+    cuts: list[int] = []
+    begin, before = 0, np.zeros(2, np.int64)
+    while True:
+        fits = min(int(np.searchsorted(side, used + limit, "right")) for side, used in zip(ends, before, strict=True))
+        begin = max(fits, begin + 1)
+        if begin >= ends.shape[1]:
+            return cuts
+        cuts.append(begin)
+        before = ends[:, begin - 1]
 
 
 def pack(shards: Shards | Segmented, pairs: Sequence[int] | Ids) -> Chunk:

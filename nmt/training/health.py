@@ -6,7 +6,8 @@ of an earlier checkpoint and goes on with the data from where it is, so that the
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -86,16 +87,19 @@ class Fault(NamedTuple):
 
 
 def examine(
-    learner: Learner, tokenizers: Tokenizers, step: int, batch: Sequence[tuple[Ids, Chunk]], sums: Sums
+    learner: Learner, tokenizers: Tokenizers, step: int, chunks: Mapping[int, Chunk], pairs: Sequence[Ids], sums: Sums
 ) -> Fault:
     """What is wrong with an update whose `sums` are not finite; its gradients are gone after that.
 
-    batch: its chunks, each with the numbers of its pairs.
+    `chunks`, by number, are this process's, and `pairs` the numbers of the pairs of each chunk of the update. Where it
+    takes all chunks together to break it, all are suspects.
     """
     loss, norm = float(sums.loss) / sums.target_tokens, float(sums.gradient_norm)
     well = {"loss": math.isfinite(loss), "gradient": math.isfinite(norm), "weights": learner.finite()}
-    suspects = learner.suspects(step, [chunk for _, chunk in batch])
-    lines = [line for number in suspects for line in _lines(*batch[number], tokenizers)]
+    suspects = {*chain(*learner.world.gather(learner.suspects(step, chunks, sums.target_tokens)))}
+    mine = [number for number in chunks if number in suspects or not suspects]
+    own = [(number, [*_lines(pairs[number], chunks[number], tokenizers)]) for number in mine]
+    lines = [line for _, found in sorted(chain(*learner.world.gather(own))) for line in found]
     return Fault([name for name, is_well in well.items() if not is_well], loss, norm, lines[:PAIRS], len(lines))
 
 

@@ -47,6 +47,11 @@ class Journal:
         _keep_first(self._skipped, self._skips)
         self._go_on_from(state.step)
 
+    @classmethod
+    def of(cls, layout: Layout, recipe: Recipe, state: State, *, heard: bool) -> "Journal":
+        """A journal; or, for a process that nobody listens to, one that says and writes nothing."""
+        return cls(layout, recipe, state) if heard else _Unheard()
+
     def __enter__(self) -> Self:
         self._progress.start()
         return self
@@ -130,6 +135,32 @@ class Journal:
             "gradient_norm_max": float(norms.max()), "skipped_updates": self._skips, "learning_rate": rate,
             "target_tokens": target, "source_tokens": source, "target_tokens_per_second": speed,
         })  # fmt: skip
+
+
+class _Unheard(Journal):
+    """Of a process beside the first: it has measured all there is to measure, and says nothing of it."""
+
+    def __init__(self) -> None:
+        self.measured = sys.maxsize
+        self.scores = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        """Nothing."""
+
+    def update(self, step: int, update: Update) -> None:
+        """Nothing."""
+
+    def skip(self, step: int, fault: Fault) -> None:
+        """Nothing."""
+
+    def rewind(self, step: int, to: int, why: str) -> None:
+        """Nothing."""
 
 
 def _perplexity(nats: float) -> float:

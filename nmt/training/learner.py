@@ -1,7 +1,7 @@
 """One update of the model: an update is defined in tokens, whatever the chunks it is computed in."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from nmt.training.loss import Loss, cross_entropy
 from nmt.training.mean import RunningMean
 from nmt.training.optimizer import Optimizer
 from nmt.training.schedule import learning_rate
+from nmt.training.world import World
 
 
 class Update(NamedTuple):
@@ -33,11 +34,15 @@ class Update(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """What an update's chunks add up to, beside the gradients that now lie in the parameters. As in `Update`."""
+    """What an update's chunks add up to, beside the gradients that now lie in the parameters. As in `Update`.
+
+    leave: above 0 where a process of the training has to leave before this update is taken.
+    """
 
     loss: Tensor
     nll: Tensor
     gradient_norm: Tensor
+    leave: Tensor
     target_tokens: int
     source_tokens: int
 
@@ -50,8 +55,16 @@ class Sums(NamedTuple):
 class Learner:
     """The model, its optimizer and how they go one update further."""
 
-    def __init__(self, recipe: Recipe, model: Transformer, device: torch.device, precision: torch.dtype) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        model: Transformer,
+        device: torch.device,
+        precision: torch.dtype,
+        world: World = World(),  # noqa: B008 - it cannot be changed
+    ) -> None:
         self.model = model
+        self.world = world
         self._recipe = recipe
         self.device = device
         self.precision = precision
@@ -64,20 +77,37 @@ class Learner:
         """The model that is measured, saved and averaged: that of the running mean, where there is one."""
         return self.mean.model if self.mean else self.model
 
-    def gradients(self, step: int, chunks: Sequence[Chunk]) -> Sums:
+    def gradients(
+        self, step: int, chunks: Mapping[int, Chunk], tokens: tuple[int, int] | None = None, leave: bool = False
+    ) -> Sums:
         """The gradients of update `step`, counted from 1: summed over the chunks and divided by their target tokens.
+
+        `chunks`, by number, are those of this process; `tokens` the source and target tokens of all, where others have
+        some. `leave` tells them that this process is about to.
 
         Until `apply` takes them the update has not begun: left half done, it is as if this had not been called, so
         long as no other gradients are asked for.
         """
         self.model.train()
-        tokens = sum(chunk.target_tokens for chunk in chunks)
-        total, nll = torch.zeros(2, device=self.device)
-        for number, chunk in enumerate(chunks):
-            loss = self._backward(step, number, chunk, tokens)
-            total += loss.smoothed.detach()
-            nll += loss.nll
-        return Sums(total, nll, self._gradient_norm(), tokens, sum(len(chunk.source) for chunk in chunks))
+        source, target = tokens or (
+            sum(len(chunk.source) for chunk in chunks.values()),
+            sum(chunk.target_tokens for chunk in chunks.values()),
+        )
+        sums = torch.zeros(3, device=self.device)
+        for number, chunk in chunks.items():
+            loss = self._backward(step, number, chunk, target)
+            sums[:2] += torch.stack([loss.smoothed.detach(), loss.nll])
+        sums[2] = float(leave)
+        if self.world.size > 1:
+            self._share(sums)
+        return Sums(sums[0], sums[1], self._gradient_norm(), sums[2], target, source)
+
+    def _share(self, sums: Tensor) -> None:
+        """Sums up what the processes of this training have found."""
+        for parameter in self._parameters:
+            if parameter.grad is None:  # this process had no chunk of this update
+                parameter.grad = torch.zeros_like(parameter)
+        self.world.sum([sums, *(p.grad for p in self._parameters if p.grad is not None)])
 
     def apply(self, step: int, sums: Sums) -> Update:
         """Moves the parameters by their gradients, which must be finite."""
@@ -94,20 +124,19 @@ class Learner:
         """Leaves the gradients out, as if they had not been asked for."""
         self.optimizer.zero_grad()
 
-    def suspects(self, step: int, chunks: Sequence[Chunk]) -> list[int]:
-        """Which chunks of update `step` have, each alone, a loss or gradient that is not finite; all if it takes all.
+    def suspects(self, step: int, chunks: Mapping[int, Chunk], target_tokens: int) -> list[int]:
+        """Which of these chunks of update `step` have, each alone, a loss or gradient that is not finite.
 
         Computes them again, with the same dropout, and leaves no gradients.
         """
-        tokens = sum(chunk.target_tokens for chunk in chunks)
         found = []
-        for number, chunk in enumerate(chunks):
+        for number, chunk in chunks.items():
             self.forget()
-            loss = self._backward(step, number, chunk, tokens)
+            loss = self._backward(step, number, chunk, target_tokens)
             if not (loss.smoothed.isfinite() and self._gradient_norm().isfinite()):
                 found.append(number)
         self.forget()
-        return found or list(range(len(chunks)))
+        return found
 
     def finite(self) -> bool:
         """Whether all weights are; waits for the device."""

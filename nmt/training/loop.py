@@ -1,7 +1,9 @@
 """Training, from the prepared data to the last checkpoint; run again, it goes on where it stopped."""
 
+import math
 import signal
 import time
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +27,7 @@ from nmt.training.journal import Journal
 from nmt.training.learner import Learner, Sums
 from nmt.training.stopping import TIME_IS_UP, Stopping
 from nmt.training.validation import Validation
+from nmt.training.world import World, joined, own_device
 
 
 def train(recipe: Recipe, device: str = "auto", seconds: float | None = None) -> signal.Signals | None:
@@ -34,41 +37,59 @@ def train(recipe: Recipe, device: str = "auto", seconds: float | None = None) ->
     Raises `DataError`, `CheckpointError`, `DeviceError`, `OutputError`, and `TrainingError` where the numbers do not
     stay finite.
     """
-    training = Training(recipe, pick_device(device))
-    with alone_in(training.layout.checkpoints), Stopping(seconds) as stopping:
-        with Journal(training.layout, recipe, training.state) as journal:
-            journal.say(training.describe())
-            training.run(journal, stopping)
-        journal.say(training.farewell(journal, stopping.signal))
+    where = own_device(pick_device(device))
+    with joined(where) as world:
+        training = Training(recipe, where, world)
+        alone = alone_in(training.layout.checkpoints) if world.first else nullcontext()
+        with alone, Stopping(seconds) as stopping:
+            with Journal.of(training.layout, recipe, training.state, heard=world.first) as journal:
+                journal.say(training.describe())
+                training.run(journal, stopping)
+            journal.say(training.farewell(journal, stopping.signal))
     return stopping.signal
 
 
 class Batch(NamedTuple):
-    """What update `step` is made of, when the data goes on from `begin`: the pairs of each of its chunks, by number."""
+    """What update `step` is made of, when the data goes on from `begin`.
+
+    pairs: those of each chunk, by number. chunks: this process's own. tokens: source and target tokens of all chunks.
+    """
 
     step: int
     begin: Cursor
     end: Cursor
     pairs: list[Ids]
-    chunks: list[Chunk]
+    chunks: dict[int, Chunk]
+    tokens: tuple[int, int]
+
+
+class Tried(NamedTuple):
+    """An update as far as it changes nothing: where the data goes on, what it sums up to, and what is wrong with it."""
+
+    end: Cursor
+    sums: Sums
+    fault: Fault | None = None
 
 
 class Training:
     """One training run: the learner, its data, and how far it has come."""
 
-    def __init__(self, recipe: Recipe, device: torch.device) -> None:
+    def __init__(self, recipe: Recipe, device: torch.device, world: World = World()) -> None:  # noqa: B008
         self.recipe = recipe
+        self.world = world
         self.layout = Layout.of(recipe)
         check_prepared(self.layout.data, recipe)
         self._shards = Shards.open(self.layout.data, "train")
         self._fingerprint = fingerprint(self.layout.data)
         self._tokenizers = tokenizers = Tokenizers.load(self.layout.data)
         model = self._new_model().to(device)
-        self.learner = Learner(recipe, model, device, pick_precision(recipe.train.precision, device))
+        self.learner = Learner(recipe, model, device, pick_precision(recipe.train.precision, device), world)
         self._sampler = Sampler(self._shards, recipe.train.batch_tokens, recipe.seed)
         self._segmenter = Segmenter(self._shards, tokenizers, recipe)
         chosen = recipe.train.chunk_tokens
-        self._chunk_tokens = _chunk_tokens(recipe, device, self.learner.precision) if chosen == "auto" else chosen
+        self._chunk_tokens = (
+            _chunk_tokens(recipe, device, self.learner.precision, world) if chosen == "auto" else chosen
+        )
         self._validation = Validation(recipe, tokenizers, self._chunk_tokens)
         make_folder(self.layout.checkpoints)  # refused now rather than when an hour's work is to be saved
         self._found = checkpoint.last(self.layout.checkpoints)
@@ -81,7 +102,7 @@ class Training:
     def run(self, journal: Journal, stopping: Stopping) -> None:
         """Does the updates that are left, or as many as it may before it is to stop; the last one is saved."""
         self._measure(journal, stopping)  # the run before may have been stopped in the midst of it
-        while not self._finished(journal) and self._advance(journal, stopping):
+        while self.state.step < self.recipe.train.steps and self._advance(journal, stopping):
             if self._due(self.recipe.train.checkpoint_every):
                 self._save(journal)
             self._measure(journal, stopping)
@@ -93,10 +114,11 @@ class Training:
         learner, step = self.learner, self.state.step
         kind = {torch.float32: "fp32", torch.bfloat16: "bf16"}[learner.precision]
         threads = f", {torch.get_num_threads()} threads" if learner.device.type == "cpu" else ""
+        others = f", {self.world.size} processes" if self.world.size > 1 else ""
         start = f"going on from {self._found}" if self._found else "from the beginning"
         slow = why_padded(self.recipe.model) if (learner.device.type, kind) == ("cuda", "bf16") else None
         return (
-            f"{learner.model.parameter_count() / 1e6:.1f} M parameters on {learner.device} in {kind}{threads}; "
+            f"{learner.model.parameter_count() / 1e6:.1f} M parameters on {learner.device} in {kind}{threads}{others}; "
             f"{start}, {step:,} of {self.recipe.train.steps:,} updates done"
             + (f"; attention pads, for the kernel without padding cannot take {slow}" if slow else "")
         )
@@ -110,9 +132,6 @@ class Training:
             return f"{cause} with {step:,} updates done and saved; run it again to go on"
         early = f" ({self._out_of_patience(journal)})" if step < self.recipe.train.steps else ""
         return f"done: {step:,} updates in {clock} of training{early}; the model comes next: nmt average"
-
-    def _finished(self, journal: Journal) -> bool:
-        return self.state.step >= self.recipe.train.steps or self._out_of_patience(journal) is not None
 
     def _out_of_patience(self, journal: Journal) -> str | None:
         """Why training ends before its last update, if it does: the valid corpus has long said nothing better."""
@@ -128,7 +147,7 @@ class Training:
         """One update, left out where it is not finite; False where a signal comes before it has changed anything."""
         begun = time.perf_counter()
         step, health = self.state.step + 1, self.state.health
-        tried = stopping.attempt(lambda: self._try(step))
+        tried = self._together(step, journal, stopping) if self.world.size > 1 else self._alone(step, journal, stopping)
         if tried is None:
             return False
         cursor, sums, fault = tried
@@ -142,24 +161,38 @@ class Training:
             self._rewind(journal, why)
         return True
 
-    def _try(self, step: int) -> tuple[Cursor, Sums, Fault | None]:
+    def _alone(self, step: int, journal: Journal, stopping: Stopping) -> Tried | None:
+        """An update as far as it changes nothing; None where training ends before it."""
+        return None if self._out_of_patience(journal) else stopping.attempt(lambda: self._try(step))
+
+    def _together(self, step: int, journal: Journal, stopping: Stopping) -> Tried | None:
+        """The same, with others: who is to leave tells them with its gradients, for they wait for these."""
+        tried = self._try(step, leave=stopping.signal is not None or self._out_of_patience(journal) is not None)
+        if tried.sums.leave > 0:
+            stopping.signal = max(filter(None, self.world.gather(stopping.signal)), default=None)
+            return None
+        return tried
+
+    def _try(self, step: int, leave: bool = False) -> Tried:
         """The gradients of an update and where the data goes on; or else what is wrong with it."""
         begin = self.state.cursor
         batch = self._ahead
         if batch is None or batch[:2] != (step, begin):  # at the start, and after a rewind
             batch = self._batch(step, begin)
-        sums = self.learner.gradients(step, batch.chunks)
+        sums = self.learner.gradients(step, batch.chunks, batch.tokens, leave)
         self._ahead = self._batch(step + 1, batch.end)  # while a GPU is at work, which `finite` waits for
         if sums.finite:
-            return batch.end, sums, None
-        chunks = list(zip(batch.pairs, batch.chunks, strict=True))
-        return batch.end, sums, examine(self.learner, self._tokenizers, step, chunks, sums)
+            return Tried(batch.end, sums)
+        fault = examine(self.learner, self._tokenizers, step, batch.chunks, batch.pairs, sums)
+        return Tried(batch.end, sums, fault)
 
     def _batch(self, step: int, begin: Cursor) -> Batch:
         pairs, end = self._sampler.update(begin)
         segmented = self._segmenter.update(step, pairs)
         parts = split(np.arange(len(pairs)), segmented.lengths, self._chunk_tokens)
-        return Batch(step, begin, end, [pairs[part] for part in parts], [pack(segmented, part) for part in parts])
+        chunks = {number: pack(segmented, parts[number]) for number in self.world.share(len(parts))}
+        source, target = (int(side.sum()) + len(pairs) for side in segmented.lengths)
+        return Batch(step, begin, end, [pairs[part] for part in parts], chunks, (source, target))
 
     def _why_rewind(self, fault: Fault | None) -> str | None:
         """Why training is to go back to earlier weights, if it is; weights are looked at before they are saved."""
@@ -178,7 +211,8 @@ class Training:
         else:
             to = 0
             self.learner.restart(weights_of(self._new_model()))
-        checkpoint.remove_after(self.layout.checkpoints, to)
+        if self.world.first:
+            checkpoint.remove_after(self.layout.checkpoints, to)
         self.state = State(to, cursor, seconds, health.rewound(step))
         journal.rewind(step, to, why)
 
@@ -198,7 +232,8 @@ class Training:
             journal.validation(step, found)
 
     def _save(self, journal: Journal) -> None:
-        if self.state.step:  # else training was rewound to its beginning: all of it follows from the seed
+        # Of a training that was rewound to its beginning there is nothing to save: all of it follows from the seed.
+        if self.state.step and self.world.first:
             where = self.layout.checkpoints
             checkpoint.save(where, self.learner, self.recipe, self._fingerprint, self.state, journal.scores)
         self._saved = self.state.step
@@ -207,12 +242,11 @@ class Training:
         return self.state.step % every == 0 or self.state.step == self.recipe.train.steps
 
 
-def _chunk_tokens(recipe: Recipe, device: torch.device, precision: torch.dtype) -> int:
-    """Tokens a side to go through the model at once, where the recipe leaves it to us.
+def _chunk_tokens(recipe: Recipe, device: torch.device, precision: torch.dtype, world: World) -> int:
+    """Tokens a side to go through the model at once, where the recipe leaves it to us: no process is left without.
 
     Short chunks hold sentences of like length, so little is padded where attention is (2048 trained a fifth faster than
     4096 on two CPU cores); CUDA's kernel for bf16 does not pad, and fills with long ones.
     """
-    if device.type == "cpu":
-        return 2048
-    return 32768 if precision == torch.bfloat16 and not why_padded(recipe.model) else 4096
+    most = 32768 if precision == torch.bfloat16 and not why_padded(recipe.model) else 4096
+    return min(2048 if device.type == "cpu" else most, math.ceil(recipe.train.batch_tokens / world.size))

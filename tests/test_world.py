@@ -1,0 +1,153 @@
+"""Several processes train what one trains: `torchrun`, with gloo on the CPU."""
+
+import json
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from nmt import recipe as recipes
+from nmt.data import prepare
+from nmt.model.folder import read_weights
+from nmt.training import train
+from nmt.training.world import World
+
+RECIPE = """
+run: {run}
+data: {{source: en, target: de, train: {text}, valid: {text}}}
+tokenizer: {{vocab_size: 300}}
+model: {{layers: 1, d_model: 16, heads: 2, d_ffn: 32, dropout: 0.1}}
+train: {{steps: 30, batch_tokens: 200, chunk_tokens: 60, schedule: {{warmup: 20, scale: 0.2}}, optimizer: {{eps: 1e-3}},
+        valid_every: 15, valid_bleu: 2, checkpoint_every: 10, keep: 3, log_every: 10}}
+average: {{last: 2}}
+"""
+LIMIT = 120  # seconds that a training here may take, on a busy machine
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    prefix = tmp_path_factory.mktemp("text") / "train"
+    numbers = [f"{a} {b} {c}" for a in ("one", "two", "ten") for b in ("red", "big") for c in ("cats", "dogs", "cows")]
+    for language in ("en", "de"):
+        Path(f"{prefix}.{language}").write_text("".join(f"{line} {language}\n" for line in numbers), "utf-8")
+    return prefix
+
+
+def prepared(text: Path, run: Path, *changes: str) -> Path:
+    """A recipe, in a file, whose text is prepared."""
+    recipe = recipes.loads(RECIPE.format(run=run, text=text), overrides=changes)
+    prepare(recipe, workers=1, report=lambda line: None)
+    path = run.with_suffix(".yaml")
+    path.write_text(recipes.dump(recipe), "utf-8")
+    return path
+
+
+def start(processes: int, recipe: Path, *options: str) -> list[subprocess.Popen[str]]:
+    """The processes of a training, as torchrun starts them: each with its place in its environment."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)}
+    common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
+    command = [sys.executable, "-m", "nmt", "train", str(recipe), "--device", "cpu", *options]
+    return [
+        subprocess.Popen(command, env=common | {"RANK": str(rank)}, stderr=subprocess.PIPE, text=True)
+        for rank in range(processes)
+    ]
+
+
+def ended(processes: list[subprocess.Popen[str]]) -> tuple[list[int], list[str]]:
+    """The exit codes, and what each said."""
+    said = [process.communicate(timeout=LIMIT)[1] for process in processes]
+    return [process.returncode for process in processes], said
+
+
+def wait_for(run: Path, file: str) -> None:
+    give_up = time.monotonic() + LIMIT
+    while not (run / file).exists():
+        assert time.monotonic() < give_up
+        time.sleep(0.02)
+
+
+def weights(run: Path, step: int = 30) -> dict[str, torch.Tensor]:
+    return read_weights(run / "checkpoints" / f"step-{step:08d}" / "model.safetensors")
+
+
+def measured(run: Path) -> list[dict[str, float]]:
+    lines = map(json.loads, (run / "metrics.jsonl").read_text("utf-8").splitlines())
+    return [{key: line[key] for key in ("step", "loss")} for line in lines]
+
+
+def test_the_number_of_processes_changes_nothing_and_only_the_first_speaks(text: Path, tmp_path: Path) -> None:
+    train(recipes.load(prepared(text, tmp_path / "whole")), "cpu")
+    recipe = prepared(text, tmp_path / "parts")
+    train(recipes.load(recipe, ["train.steps=8"]), "cpu")
+    codes, said = ended(start(3, recipe, "--set", "train.steps=19"))
+    assert codes == [0, 0, 0]
+    assert "3 processes" in said[0]
+    assert "done: 19 updates" in said[0]
+    assert said[1:] == ["", ""]
+    train(recipes.load(recipe), "cpu")
+    whole, parts = (measured(tmp_path / name)[-1] for name in ("whole", "parts"))
+    assert whole["step"] == parts["step"] == 30
+    assert abs(whole["loss"] - parts["loss"]) < 1e-6
+    theirs = weights(tmp_path / "parts")
+    for name, tensor in weights(tmp_path / "whole").items():
+        torch.testing.assert_close(theirs[name], tensor, rtol=1e-4, atol=1e-6)
+
+
+def test_a_signal_to_one_process_ends_all_with_a_checkpoint(text: Path, tmp_path: Path) -> None:
+    recipe = prepared(text, tmp_path / "run", "train.steps=1000000", "train.valid_every=1000000")
+    processes = start(2, recipe)
+    wait_for(tmp_path / "run", "checkpoints/step-00000010/state.json")
+    begun = time.monotonic()
+    processes[1].send_signal(signal.SIGTERM)
+    codes, said = ended(processes)
+    assert codes == [143, 143]
+    assert time.monotonic() - begun < 20  # alone on a machine it is less than one
+    saved = max((tmp_path / "run" / "checkpoints").glob("step-*")).name
+    assert f"stopped by SIGTERM with {int(saved[5:]):,} updates done and saved" in said[0]
+
+
+def test_patience_ends_all_processes(text: Path, tmp_path: Path) -> None:
+    changes = "train.patience=1", "train.steps=200", "train.valid_every=10", "train.schedule.scale=1e-9"
+    codes, said = ended(start(2, prepared(text, tmp_path / "run", *changes)))
+    assert codes == [0, 0]
+    assert "for train.patience, 1 measurings" in said[0]
+
+
+def test_a_process_that_is_killed_ends_the_others_with_a_line_that_says_so(text: Path, tmp_path: Path) -> None:
+    recipe = prepared(text, tmp_path / "run", "train.steps=1000000", "train.valid_every=1000000")
+    processes = start(2, recipe)
+    wait_for(tmp_path / "run", "checkpoints/step-00000010/state.json")
+    begun = time.monotonic()
+    processes[1].kill()
+    codes, said = ended(processes)
+    assert codes == [2, -signal.SIGKILL]
+    assert time.monotonic() - begun < 60
+    [line] = [line for line in said[0].splitlines() if line.startswith("nmt: error:")]
+    assert "one of them is gone" in line
+    assert "goes on from the last checkpoint" in line
+    assert "Traceback" not in said[0]
+
+
+def test_lines_of_an_update_that_is_not_finite_are_told_whichever_process_had_them(text: Path, tmp_path: Path) -> None:
+    recipe = prepared(text, tmp_path / "run", "train.steps=200", "train.schedule={name: inverse-sqrt, rate: 1e30}")
+    codes, _ = ended(start(2, recipe))
+    assert codes == [2, 2]
+    [first, *_] = map(json.loads, (tmp_path / "run" / "skipped.jsonl").read_text("utf-8").splitlines())
+    assert first["pairs"] == len(first["lines"]) > 8  # of all chunks of the update, whose every second one is another's
+
+
+def test_chunks_are_dealt_out_once_each_and_evenly() -> None:
+    for size in (1, 2, 3, 8):
+        shares = [World(size, rank).share(13) for rank in range(size)]
+        assert sorted(number for share in shares for number in share) == [*range(13)]
+        assert {len(share) for share in shares} <= {13 // size, math.ceil(13 / size)}
