@@ -74,6 +74,9 @@ AutoPositive = Annotated[
 ]
 
 
+Frozen = Literal["embeddings", "encoder", "decoder"]
+
+
 def _clash(key: str, other: str, must: str, found: Any) -> PydanticCustomError:
     """Two keys that do not go together; `key` and `other` are written in full, as in model.heads."""
     return PydanticCustomError("clash", "{must}", {"must": must, "key": key, "other": other, "found": found})
@@ -442,6 +445,11 @@ class Train(Section):
 
     steps: Count = 100_000
     """Updates in all."""
+    init: Text | None = None
+    """Fine-tuning: the folder of the model whose weights training begins with; null draws them by the seed. It must
+    have this recipe's model and vocabulary."""
+    freeze: Annotated[tuple[Frozen, ...], BeforeValidator(_several)] = ()
+    """What stays as it is: embeddings (with the output projection), encoder, decoder (their layers); [] is nothing."""
     batch_tokens: Count = 25_000
     """About this many source and this many target tokens make one update, over all GPUs (paper, 5.1)."""
     chunk_tokens: AutoCount = "auto"
@@ -500,6 +508,13 @@ class Train(Section):
         if (patience or info.data.get("keep_best")) and by in ("bleu", "chrf") and sentences == 0:
             raise _clash("train.best_by", "train.valid_bleu", "must be loss, for train.valid_bleu is 0", by)
         return patience
+
+    @field_validator("freeze")
+    @classmethod
+    def _leaves_something_to_learn(cls, freeze: tuple[str, ...]) -> tuple[str, ...]:
+        if len({*freeze}) == 3:
+            raise _clash("train.freeze", "train.freeze", "must leave something to learn", list(freeze))
+        return freeze
 
 
 class Average(Section):

@@ -4,6 +4,7 @@ import math
 import signal
 import time
 from contextlib import nullcontext
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from nmt.recipe import Layout, Recipe
 from nmt.text import Tokenizers
 from nmt.training import checkpoint
 from nmt.training.checkpoint import State
+from nmt.training.finetuning import begin, freeze
 from nmt.training.health import IN_A_ROW, REWINDS, Fault, examine, hopeless
 from nmt.training.journal import Journal
 from nmt.training.learner import Learner, Sums
@@ -217,9 +219,13 @@ class Training:
         journal.rewind(step, to, why)
 
     def _new_model(self) -> Transformer:
-        """The model before its first update, which follows from the seed."""
+        """The model before its first update: drawn by the seed, or that which is fine-tuned."""
         torch.manual_seed(self.recipe.seed)
-        return build(self.recipe, self._tokenizers)
+        model = build(self.recipe, self._tokenizers)
+        if folder := self.recipe.train.init:
+            begin(model, self.recipe, self._tokenizers, Path(folder))
+        freeze(model, self.recipe.train.freeze)
+        return model
 
     def _measure(self, journal: Journal, stopping: Stopping) -> None:
         """Measures the valid corpus where that is due; where a signal comes, the next run does it."""
