@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nmt import recipe as recipes
-from nmt.data.batches import Cursor, Sampler, pack, pack_sources, split
+from nmt.data.batches import Cursor, Sampler, pack, pack_sources, parts, split
 from nmt.data.segmentation import Segmented, Segmenter
 from nmt.ids import BOS, EOS
 from nmt.text import Tokenizer, Tokenizers, train_tokenizer
@@ -116,6 +116,18 @@ def test_chunks_are_of_about_equally_many_tokens() -> None:
     chunks = split(chosen, pairs.lengths, 300)  # type: ignore[arg-type]
     tokens = [max((side[chunk] + 1).sum() for side in pairs.lengths) for chunk in chunks]
     assert max(tokens) < 1.2 * np.mean(tokens)
+
+
+@pytest.mark.parametrize("count", [2, 3, 7, 100])
+def test_the_parts_of_a_chunk_are_its_sentences_in_order(count: int) -> None:
+    chunk = pack(Pairs([2, 1, 3, 5, 2], [1, 3, 2, 2, 9]), range(5))  # type: ignore[arg-type]
+    found = parts(chunk, count)
+    assert 1 < len(found) <= min(count, 5)
+    for ours, whole in zip(zip(*found, strict=True), chunk, strict=True):
+        assert np.concatenate(ours).tolist() == whole.tolist()
+    for part in found:
+        assert len(part.source) == part.source_lengths.sum()
+        assert len(part.labels) == len(part.decoder_input) == part.target_lengths.sum()
 
 
 def test_packed_streams_hold_each_sentence_with_its_ends() -> None:

@@ -13,10 +13,11 @@ from nmt import recipe as recipes
 from nmt.data import prepare
 from nmt.data.batches import pack, split
 from nmt.data.shards import Shards
-from nmt.errors import CheckpointError, DataError
+from nmt.errors import CheckpointError, DataError, DeviceError
 from nmt.model.folder import read_weights
 from nmt.recipe import Recipe
 from nmt.training import average, train
+from nmt.training.learner import Learner
 from nmt.training.loop import Training
 from nmt.training.loss import cross_entropy
 from nmt.training.schedule import learning_rate
@@ -153,6 +154,43 @@ def test_a_stopped_and_resumed_training_is_the_undisturbed_one_to_the_bit(
     train(resumed, "cpu")
     assert_equal(final_weights(undisturbed), final_weights(resumed))
     assert_equal(*(read_weights(average(recipe) / "model.safetensors") for recipe in (undisturbed, resumed)))
+
+
+class SmallDevice:
+    """Fails, as a full GPU does, in the midst of computing the gradients of more than so many sentences."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, sentences: int) -> None:
+        plain = Learner._backward
+
+        def backward(learner: Learner, step: int, number: int, chunk: Any, *rest: int) -> Any:
+            found = plain(learner, step, number, chunk, *rest)
+            if len(chunk.source_lengths) > sentences:
+                raise torch.OutOfMemoryError("out of memory")
+            return found
+
+        monkeypatch.setattr(Learner, "_backward", backward)
+
+
+def test_out_of_memory_splits_the_chunks_and_changes_no_update(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = *SMOOTH, "train.steps=20"
+    roomy = prepared(text, tmp_path / "roomy", *changes)
+    train(roomy, "cpu")
+    tight = prepared(text, tmp_path / "tight", *changes)
+    SmallDevice(monkeypatch, sentences=9)
+    capsys.readouterr()
+    train(tight, "cpu")
+    assert capsys.readouterr().err.count("out of memory: each chunk is computed in 4 parts from here on") == 1
+    for name, tensor in final_weights(roomy).items():
+        torch.testing.assert_close(final_weights(tight)[name], tensor, rtol=1e-3, atol=1e-5)
+
+
+def test_a_device_too_small_for_one_pair_is_told(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = prepared(text, tmp_path / "run")
+    SmallDevice(monkeypatch, sentences=0)
+    with pytest.raises(DeviceError, match=r"too little memory for one pair at a time: lower data\.max_length"):
+        train(recipe, "cpu")
 
 
 def test_another_seed_trains_another_model(text: Path, tmp_path: Path) -> None:

@@ -126,6 +126,19 @@ def pack(shards: Shards | Segmented, pairs: Sequence[int] | Ids) -> Chunk:
     )
 
 
+def parts(chunk: Chunk, count: int) -> list[Chunk]:
+    """The same sentences in `count` chunks of about equally many tokens; in fewer where there are no more sentences."""
+    tokens = (chunk.source_lengths + chunk.target_lengths).cumsum()
+    cuts = np.unique(np.searchsorted(tokens, tokens[-1] * np.arange(1, count) / count) + 1)
+    cuts = cuts[cuts < len(tokens)]
+    sources, targets = (side.cumsum()[cuts - 1] for side in (chunk.source_lengths, chunk.target_lengths))
+    streams = (
+        np.split(chunk.source, sources), np.split(chunk.source_lengths, cuts), np.split(chunk.decoder_input, targets),
+        np.split(chunk.labels, targets), np.split(chunk.target_lengths, cuts),
+    )  # fmt: skip
+    return [Chunk(*part) for part in zip(*streams, strict=True)]
+
+
 def pack_sources(sources: Sequence[Sequence[int]]) -> tuple[Ids, Ids]:
     """Sentences of ids, without EOS, as one stream [Ts] with EOS, and its lengths [S]."""
     stream = [part for source in sources for part in (source, (EOS,))]

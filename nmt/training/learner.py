@@ -1,14 +1,16 @@
 """One update of the model: an update is defined in tokens, whatever the chunks it is computed in."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from nmt.data.batches import Chunk
+from nmt.data.batches import Chunk, parts
+from nmt.errors import DeviceError
 from nmt.model.streams import Cut
 from nmt.model.transformer import Transformer
 from nmt.recipe import Recipe
@@ -71,6 +73,8 @@ class Learner:
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = Optimizer(recipe, model)
         self.mean = RunningMean(model, recipe.train.ema) if recipe.train.ema else None
+        self.warn: Callable[[str], None] = lambda line: print(line, file=sys.stderr)
+        self._parts = 1  # that each chunk is computed in
 
     @property
     def measured(self) -> Transformer:
@@ -93,14 +97,44 @@ class Learner:
             sum(len(chunk.source) for chunk in chunks.values()),
             sum(chunk.target_tokens for chunk in chunks.values()),
         )
-        sums = torch.zeros(3, device=self.device)
-        for number, chunk in chunks.items():
-            loss = self._backward(step, number, chunk, target)
-            sums[:2] += torch.stack([loss.smoothed.detach(), loss.nll])
+        while (sums := self._summed(step, chunks, target)) is None:
+            self._make_room(chunks)
         sums[2] = float(leave)
         if self.world.size > 1:
             self._share(sums)
         return Sums(sums[0], sums[1], self._gradient_norm(), sums[2], target, source)
+
+    def _summed(self, step: int, chunks: Mapping[int, Chunk], target_tokens: int) -> Tensor | None:
+        """Smoothed loss and -log p of these chunks, and a 0, [3]; None where the device's memory does not suffice."""
+        sums = torch.zeros(3, device=self.device)
+        try:
+            for number, chunk in chunks.items():
+                for part, piece in self._pieces(chunk):
+                    loss = self._backward(step, number, piece, target_tokens, part)
+                    sums[:2] += torch.stack([loss.smoothed.detach(), loss.nll])
+        except torch.OutOfMemoryError:
+            self.forget()  # what was summed up before, and half of what was not
+            return None
+        return sums
+
+    def _pieces(self, chunk: Chunk) -> Iterator[tuple[int, Chunk]]:
+        """The parts that a chunk is computed in, numbered."""
+        return enumerate(parts(chunk, self._parts) if self._parts > 1 else [chunk])
+
+    def _make_room(self, chunks: Mapping[int, Chunk]) -> None:
+        """Has every chunk from here on computed in twice as many parts. Raises `DeviceError` where that is in vain."""
+        if all(len(chunk.source_lengths) <= self._parts for chunk in chunks.values()):
+            raise DeviceError(
+                f"{self.device}: too little memory for one pair at a time: lower data.max_length, or make the model "
+                "smaller, in section model"
+            )
+        self._parts *= 2
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.warn(
+            f"out of memory: each chunk is computed in {self._parts} parts from here on, which changes no update but "
+            "in what dropout picks; with train.chunk_tokens that much lower it would not come to this"
+        )
 
     def _share(self, sums: Tensor) -> None:
         """Sums up what the processes of this training have found."""
@@ -132,8 +166,8 @@ class Learner:
         found = []
         for number, chunk in chunks.items():
             self.forget()
-            loss = self._backward(step, number, chunk, target_tokens)
-            if not (loss.smoothed.isfinite() and self._gradient_norm().isfinite()):
+            losses = [self._backward(step, number, piece, target_tokens, part) for part, piece in self._pieces(chunk)]
+            if not torch.stack([*(loss.smoothed for loss in losses), self._gradient_norm()]).isfinite().all():
                 found.append(number)
         self.forget()
         return found
@@ -152,9 +186,10 @@ class Learner:
         if self.mean:
             self.mean.restart()
 
-    def _backward(self, step: int, number: int, chunk: Chunk, tokens: int) -> Loss:
-        """Adds to the gradients those of chunk `number` of an update of so many target tokens; gives its loss."""
-        torch.manual_seed(_seed(self._recipe.seed, step, number))  # dropout is a function of these three
+    def _backward(self, step: int, number: int, chunk: Chunk, tokens: int, part: int = 0) -> Loss:
+        """Adds to the gradients those of a part of chunk `number` of an update of so many target tokens."""
+        # Dropout is a function of these. The first part is the whole, where there is but one.
+        torch.manual_seed(_seed(self._recipe.seed, step, number, *([part] if part else [])))
         loss = self.loss(chunk, self._recipe.train.label_smoothing, self._recipe.train.r_drop)
         (loss.smoothed / tokens).backward()
         return loss

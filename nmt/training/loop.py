@@ -103,6 +103,7 @@ class Training:
 
     def run(self, journal: Journal, stopping: Stopping) -> None:
         """Does the updates that are left, or as many as it may before it is to stop; the last one is saved."""
+        self.learner.warn = journal.say
         self._measure(journal, stopping)  # the run before may have been stopped in the midst of it
         while self.state.step < self.recipe.train.steps and self._advance(journal, stopping):
             if self._due(self.recipe.train.checkpoint_every):
