@@ -2,9 +2,11 @@
 
 import gzip
 import os
+import shutil
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 from commands import Server, Shell
@@ -15,6 +17,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
 
 SAMPLE = Path(__file__).parent.parent / "data" / "libreoffice"
+
+BROWSER = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+BROWSER += " --disable-component-update --disable-sync"
 
 RECIPE = """
 run: run
@@ -76,3 +81,17 @@ def trained(server: Server, corpus: Path) -> Shell:
     shell("train", "recipe.yaml", "--device", "cpu")
     shell("average", "recipe.yaml")
     return shell
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A Chromium that is there already."""
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        pytest.skip("no Chromium on this machine")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=BROWSER.split())
+        yield browser
+        browser.close()

@@ -1,7 +1,6 @@
 """What is drawn of attention is what the forward pass computed, and the page works in a browser, offline."""
 
 import math
-import shutil
 import sys
 import warnings
 from collections.abc import Iterator
@@ -36,8 +35,6 @@ data: {source: en, target: de, train: train, valid: valid}
 tokenizer: {vocab_size: 300}
 model: {layers: {encoder: 2, decoder: 3}, d_model: 32, heads: 4, d_ffn: 32, dropout: 0.0}
 """
-BROWSER = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-BROWSER += " --disable-component-update --disable-sync"
 IDS = [7, 8, 9, 10, 11, 12, 13, 14, 15], [20, 21, 22, 23, 24, 25, 26]
 
 
@@ -165,19 +162,6 @@ def test_a_model_that_says_nothing_is_drawn_too(folder: Path, monkeypatch: pytes
     assert (found.target, found.given, [token.text for token in found.tokens["written"]]) == ("", False, ["end"])
     assert page(found, Choice("cross"), "0.0")
     assert figure.draw(found, Choice("cross"), "png", print)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if path is None:
-        pytest.skip("no Chromium on this machine")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=BROWSER.split())
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ FLOORS = {
     "recipe": 1,
     "text": 2,
     "model": 3, "data": 3, "fetching": 3,
-    "search": 4,
+    "search": 4, "diagnosis": 4,
     "translation": 5, "evaluation": 5, "parsing": 5,
     "training": 6,
     "interop": 7, "report": 7, "server": 7,
@@ -33,6 +33,7 @@ STRANGERS = {
     "text": {"torch"},
     "fetching": {"torch", "nmt.model", "nmt.data"},
     "evaluation": {"torch", "nmt.model", "nmt.data", "nmt.search"},
+    "diagnosis": {"torch", "nmt.model"},
     "parsing": {"torch", "nmt.model", "nmt.data", "nmt.search"},
     "search": {"nmt.text", "nmt.files", "nmt.data"},
 }

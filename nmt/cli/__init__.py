@@ -3,11 +3,12 @@
 torch is imported inside the commands that need it, so that `nmt --help` answers at once.
 """
 
-from nmt.cli import fetching, making, paper, parsing, seeing, using
+from nmt.cli import checking, fetching, making, paper, parsing, seeing, using
 from nmt.cli.app import app, main
 
 for command in (
     fetching.download,
+    checking.check,
     making.prepare,
     making.train,
     making.average,

@@ -63,7 +63,7 @@ def prepare(recipe: Recipe, *, workers: int | None = None, force: bool = False, 
     report(f"{folder}: preparing {reason}")
     make_folder(folder.parent)
     with whole_folder(folder, FILES) as new:
-        manifest = _Preparation(recipe, splits, tests, new, report).run(files, workers or _cores())
+        manifest = _Preparation(recipe, splits, tests, new, report).run(files, workers or cores())
     for name, split in manifest.splits.items():
         tokens = f"{split.source_tokens:,} source and {split.target_tokens:,} target tokens"
         report(f"{name}: {split.pairs:,} pairs of {tokens}, in {len(split.shards)} shard(s)")
@@ -244,6 +244,6 @@ def _shown(pairs: Iterator[Pair], what: str, total: int | None = None) -> Iterat
     return iter(tqdm(pairs, what, total, leave=False, unit=" pairs", unit_scale=True, disable=None))
 
 
-def _cores() -> int:
+def cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

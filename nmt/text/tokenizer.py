@@ -1,7 +1,6 @@
 """Subword tokens: learning a vocabulary from text, text to ids and ids to text."""
 
 import io
-import random
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,8 +12,9 @@ from nmt.errors import DataError, ModelError
 from nmt.files import whole_file
 from nmt.ids import BOS, EOS, PAD, SPECIALS, UNK
 from nmt.text.normalise import one_line
+from nmt.text.sampling import reservoir
 
-_LONGEST_SAMPLE = 4096  # characters of a line to learn from, so that long lines do not fill the memory
+LONGEST_SAMPLE = 4096  # characters of a line to learn from, so that long lines do not fill the memory
 _PROBE = "\U0010fffd"  # a private character, in no vocabulary: it has to be spelled in bytes
 SEEDS = 2**32 - 1  # SentencePiece takes 32 bits, but passes over the largest number
 _SHARED, _SOURCE, _TARGET = "tokenizer.model", "tokenizer.source.model", "tokenizer.target.model"
@@ -132,7 +132,7 @@ def train_tokenizer(
     The same lines and settings give the same bytes. Memory grows with `sample`, not with the lines.
     Raises `DataError` for text without a word, and for a vocabulary too large or too small for the text.
     """
-    drawn = (one_line(line[:_LONGEST_SAMPLE]) for line in _reservoir(lines, sample, seed))
+    drawn = (one_line(line[:LONGEST_SAMPLE]) for line in reservoir(lines, sample, seed))
     texts = [line for line in drawn if line]
     if not texts:
         raise DataError("there is no text to learn a vocabulary from: every line is blank")
@@ -147,7 +147,7 @@ def train_tokenizer(
             split_by_unicode_script=split_by_unicode_script,
             byte_fallback=True,
             normalization_rule_name="identity",  # one_line has done it, and decoding must give it back
-            max_sentence_length=8 * _LONGEST_SAMPLE,  # in bytes; longer ones would be left out
+            max_sentence_length=8 * LONGEST_SAMPLE,  # in bytes; longer ones would be left out
             pad_id=PAD,
             bos_id=BOS,
             eos_id=EOS,
@@ -158,18 +158,6 @@ def train_tokenizer(
     except RuntimeError as error:
         raise _mend(str(error), vocab_size) from None
     return model.getvalue()
-
-
-def _reservoir(lines: Iterable[str], most: int, seed: int) -> list[str]:
-    """`most` of the lines, each with equal chance, in the order they were read as far as that is possible."""
-    draw = random.Random(seed).random
-    kept: list[str] = []
-    for number, line in enumerate(lines):
-        if number < most:
-            kept.append(line)
-        elif (place := int(draw() * (number + 1))) < most:
-            kept[place] = line
-    return kept
 
 
 def _mend(message: str, vocab_size: int) -> DataError:
