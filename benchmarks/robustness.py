@@ -26,6 +26,7 @@ from low_resource import BASE, LANGUAGES, TEST, cut, lines, nmt
 
 from nmt import recipe as recipes
 from nmt.data.batches import Cursor, Sampler, pack, split
+from nmt.data.mixing import Order
 from nmt.data.segmentation import Segmenter
 from nmt.data.shards import Shards
 from nmt.evaluation import bleu
@@ -142,7 +143,8 @@ def cost(out: Path, data: Path) -> Iterator[str]:
         recipe = recipe_of("plain", out, data, f"train.batch_tokens={UPDATE_TOKENS}", *changes)
         shards = Shards.open(Layout.of(recipe).data, "train")
         segmenter = Segmenter(shards, Tokenizers.load(Layout.of(recipe).data), recipe)
-        seconds, stored, tokens = min(walk(Sampler(shards, UPDATE_TOKENS, 1), segmenter, shards) for _ in range(3))
+        sampler = Sampler(shards, UPDATE_TOKENS, Order(len(shards), 1))
+        seconds, stored, tokens = min(walk(sampler, segmenter, shards) for _ in range(3))
         name = "all of these" if rates is NOISE else "none" if not rates else changes[0].removeprefix("train.noise.")
         per_update, per_million = 1000 * seconds / UPDATES, 1e6 * seconds / stored
         yield f"| {name} | {per_update:.1f} ms | {per_million:.2f} s | × {tokens / stored:.3f} |"

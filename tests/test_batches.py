@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from nmt import recipe as recipes
 from nmt.data.batches import Cursor, Sampler, pack, pack_sources, parts, split
+from nmt.data.mixing import Order
 from nmt.data.segmentation import Segmented, Segmenter
 from nmt.ids import BOS, EOS
 from nmt.text import Tokenizer, Tokenizers, train_tokenizer
@@ -21,6 +22,12 @@ class Pairs:
     def __init__(self, source: list[int], target: list[int]) -> None:
         self.lengths = np.array(source, np.int32), np.array(target, np.int32)
 
+    def __len__(self) -> int:
+        return len(self.lengths[0])
+
+    def lengths_of(self, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.lengths[0][pairs], self.lengths[1][pairs]
+
     def pair(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         source, target = (int(side[index]) for side in self.lengths)
         return np.arange(10, 10 + source, dtype=np.uint16), np.arange(50, 50 + target, dtype=np.uint16)
@@ -31,9 +38,13 @@ def some_pairs(count: int = 500) -> Pairs:
     return Pairs(draw.integers(1, 40, count).tolist(), draw.integers(1, 40, count).tolist())
 
 
+def dealer(pairs: Pairs, tokens: int, seed: int) -> Sampler:
+    return Sampler(pairs, tokens, Order(len(pairs), seed))  # type: ignore[arg-type]
+
+
 def updates(pairs: Pairs, tokens: int, seed: int, epochs: int) -> list[np.ndarray]:
     """The pairs of each update until `epochs` epochs have been dealt out."""
-    sampler, cursor, dealt = Sampler(pairs, tokens, seed), Cursor(), []  # type: ignore[arg-type]
+    sampler, cursor, dealt = dealer(pairs, tokens, seed), Cursor(), []
     while cursor.epoch < epochs:
         found, cursor = sampler.update(cursor)
         dealt.append(found)
@@ -89,14 +100,14 @@ def test_order_differs_by_epoch_and_seed_and_is_the_same_again() -> None:
 
 def test_any_cursor_gives_the_updates_that_follow_it() -> None:
     pairs = some_pairs()
-    sampler, cursor = Sampler(pairs, 300, 7), Cursor()  # type: ignore[arg-type]
+    sampler, cursor = dealer(pairs, 300, 7), Cursor()
     places, dealt = [], []
     for _ in range(60):
         places.append(cursor)
         found, cursor = sampler.update(cursor)
         dealt.append(found.tolist())
     for place, expected in list(zip(places, dealt, strict=True))[::-7]:
-        assert Sampler(pairs, 300, 7).update(place)[0].tolist() == expected  # type: ignore[arg-type]
+        assert dealer(pairs, 300, 7).update(place)[0].tolist() == expected
 
 
 @pytest.mark.parametrize("chunk_tokens", [1, 50, 300, 10**6])

@@ -452,7 +452,8 @@ MISTAKES = {
     "train={jsnl: f}": "data.train[0]: must be the PREFIX of two files PREFIX.SOURCE and PREFIX.TARGET, or one of "
     '{tsv: FILE}, {jsonl: FILE}, {tmx: FILE}, {xliff: FILE}, found {"jsnl": "f"}; did you mean jsonl?',
     "train={jsonl: f, sorce: s}": "data.train[0].sorce: unknown key; did you mean data.train[0].source?",
-    "train=[a, {tmx: f, gz: 1}]": "data.train[1].gz: unknown key; the keys of data.train[1] are tmx",
+    "train=[a, {tmx: f, gz: 1}]": "data.train[1].gz: unknown key; "
+    "the keys of data.train[1] are languages, tag, weight, tmx",
     "valid={xliff: 5}": 'data.valid.xliff: must be text, found 5; did you mean "5"?',
     "train=[{tsv: '-'}, {tmx: '-'}]": 'data.train: must name standard input only once, found "-"',
     "valid={tsv: '-'}": 'data.valid: must be in a file, for training or scoring reads it again, found "-"',

@@ -18,7 +18,7 @@ from test_floors import FLOORS, NMT
 from nmt import recipe as recipes
 from nmt.cli import app
 from nmt.errors import RecipeError
-from nmt.recipe import Recipe
+from nmt.recipe import Prefix, Recipe
 
 ROOT = NMT.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -47,17 +47,17 @@ SCRIPTS = {
 
 
 class Block(NamedTuple):
-    """A fenced block of README: its language, its text, and the line it begins on."""
+    """A fenced block of a page: its language, its text, and the line it begins on."""
 
     language: str
     text: str
     line: int
 
 
-def blocks(*languages: str) -> Iterator[Block]:
-    for match in re.finditer(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL):
+def blocks(*languages: str, page: str = README) -> Iterator[Block]:
+    for match in re.finditer(r"^```(\w+)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL):
         if match[1] in languages:
-            yield Block(match[1], match[2], README.count("\n", 0, match.start()) + 2)
+            yield Block(match[1], match[2], page.count("\n", 0, match.start()) + 2)
 
 
 def sample(name: str) -> str:
@@ -74,11 +74,11 @@ def put(path: Path, text: str) -> None:
 def put_recipe(path: Path, recipe: Recipe) -> None:
     """Writes a recipe, and the start of the sample for every corpus that it reads."""
     data = recipe.data
-    prefixes = [("train", train) for train in data.train] + [("valid", data.valid)]
-    prefixes += [("test", test) for test in data.test.values()]
-    for split, prefix in prefixes:
-        for language, side in ((data.source, "en"), (data.target, "de")):
-            name = f"{prefix}.{language}"
+    corpora = [("train", train) for train in data.train] + [("valid", data.valid)]
+    corpora += [("test", test) for test in data.test.values()]
+    for split, corpus in corpora:
+        for language, side in ((data.of(corpus).source, "en"), (data.of(corpus).target, "de")):
+            name = f"{corpus.path if isinstance(corpus, Prefix) else corpus}.{language}"
             suffix = ".gz" if (ROOT / f"{name}.gz").exists() else ""
             put(path.parent.parent / f"{name}{suffix}", sample(f"{split}.{side}"))
     put(path, recipes.dump(recipe))
@@ -138,6 +138,27 @@ def test_the_blocks_of_readme_run_as_printed_one_after_the_other(house: Path) ->
     left = {path.name for path in (house / "runs" / "quickstart").iterdir()}
     drawn = re.findall(r"^[├└]── ([\w.]+)", README, re.MULTILINE)
     assert left == set(drawn)
+
+
+CORPORA = (ROOT / "docs" / "corpora.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_page_on_corpora_run_as_printed(house: Path) -> None:
+    for block in blocks("sh", page=CORPORA):
+        ran = run(block, house)
+        assert ran.returncode == 0, f"docs/corpora.md:{block.line}:\n{block.text}\nsays:\n{ran.stdout}"
+
+
+def test_the_recipes_that_the_page_on_corpora_shows_are_legal() -> None:
+    whole = {
+        "data": "data: {source: en, target: de, train: train, valid: valid}\n",
+        "tokenizer": "tokenizer: {vocab_size: 8000}\n",
+    }
+    shown = [block.text for block in blocks("yaml", page=CORPORA)]
+    assert shown
+    for text in shown:
+        recipes.loads("run: run\n" + "".join((whole | {text.partition(":")[0]: text}).values()))
 
 
 def commands() -> dict[str, Any]:

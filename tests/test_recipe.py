@@ -70,7 +70,7 @@ MISTAKES = [
      "xyz: unknown key; the keys of a recipe are run, seed, data, tokenizer, model, train, "
      "average, decode"),
     ("    - {tsv: data/two.tsv}", "    - {tsv: data/two.tsv, gz: true}",
-     "data.train[1].gz: unknown key; the keys of data.train[1] are tsv"),
+     "data.train[1].gz: unknown key; the keys of data.train[1] are languages, tag, weight, tsv"),
     # a key that must be there, or be there once
     ("data:\n  source: en\n", "data:\n",
      "data.source: must be given: the language translated from, as file names end: en reads PREFIX.en"),

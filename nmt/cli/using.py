@@ -23,6 +23,9 @@ def translate(
     alignments: Annotated[
         bool, typer.Option("--alignments", help="Add ' ||| 0-0 1-2': which words belong together, source-translation.")
     ] = False,
+    tag: Annotated[
+        str, typer.Option(help="Put this before every line, such as '<2de>': what the model is to do. [nothing]")
+    ] = "",
     batch_size: Annotated[int | None, typer.Option(min=1, help="Sentences translated at once. [recipe's]")] = None,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -44,7 +47,7 @@ def translate(
     typed = not files and sys.stdin.isatty()
     lines: Iterable[str] = (line for file in files or ["-"] for line in read_lines(file))
     lines = lines if typed else watched(lines)
-    found = translator.stream(lines, n_best, at_once=typed, alignments=alignments, **choices)
+    found = translator.stream(lines, n_best, at_once=typed, alignments=alignments, tag=tag, **choices)
     for number, best in enumerate(found):
         sys.stdout.write("".join(told(number, t) for t in best))
         if typed:

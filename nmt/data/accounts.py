@@ -12,7 +12,7 @@ import numpy as np
 from nmt.data.shards import CorpusRecord, OverlapRecord
 from nmt.errors import NmtError
 from nmt.files import whole_file
-from nmt.recipe import Data, Tsv
+from nmt.recipe import Data, Prefix, Tsv
 from nmt.text import Corpus
 from nmt.text.cleaning import ENTITIES, LENGTH_RATIO, OVERLAP, REASONS, TOO_LONG
 from nmt.text.corpora import Pair
@@ -92,7 +92,7 @@ class Account:
 
     def place(self, example: Example) -> str:
         """Where an example stands: its line, in files that have a line for each pair."""
-        lined = isinstance(self.corpus.entry, str | Tsv)
+        lined = isinstance(self.corpus.entry, str | Prefix | Tsv)
         return f"{'line' if lined else 'pair'} {example.number}"
 
 

@@ -13,11 +13,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from nmt.data.mixing import Order
 from nmt.data.segmentation import Segmented
 from nmt.data.shards import Shards
 from nmt.ids import BOS, EOS
 
 Ids = NDArray[np.int64]
+
+_AHEAD = 1024  # pairs that are looked at together
 
 
 class Cursor(NamedTuple):
@@ -47,41 +50,32 @@ class Chunk(NamedTuple):
 
 
 class Sampler:
-    """Deals the pairs out to updates: every pair once an epoch, in an order of its own each epoch.
+    """Deals the pairs out to updates, in the order of their epochs.
 
     An update holds random pairs, whatever their lengths, for as long as neither side exceeds the token budget; the last
     pairs of an epoch share an update with the first of the next, so that no update is small.
     """
 
-    def __init__(self, shards: Shards, batch_tokens: int, seed: int) -> None:
-        source, target = shards.lengths
-        self._lengths = source + 1, target + 1  # with EOS
-        self._tokens = batch_tokens
-        self._seed = seed
-        self._order: tuple[int, Ids] = -1, np.empty(0, np.int64)
+    def __init__(self, shards: Shards, batch_tokens: int, order: Order) -> None:
+        self._shards, self._tokens, self._order = shards, batch_tokens, order
 
     def update(self, cursor: Cursor) -> tuple[Ids, Cursor]:
         """The pairs of the update that begins at `cursor`, and where the next one begins."""
         parts: list[Ids] = []
         room = np.array([self._tokens, self._tokens])
         while True:
-            order = self._permutation(cursor.epoch)
-            ahead = order[cursor.taken : cursor.taken + self._tokens]
-            ends = np.stack([side[ahead] for side in self._lengths]).cumsum(1)
+            ahead = self._order.pairs(cursor.epoch, cursor.taken, cursor.taken + _AHEAD)
+            ends = (np.stack(self._shards.lengths_of(ahead)) + 1).cumsum(1)  # with EOS
             fits = int(np.searchsorted((ends > room[:, None]).any(0), True))
             if not fits and not parts:
                 fits = 1  # one pair larger than the whole budget is an update of its own
             parts.append(ahead[:fits])
             cursor = Cursor(cursor.epoch, cursor.taken + fits)
-            if cursor.taken < len(order):
+            if cursor.taken == len(self._order):
+                cursor = Cursor(cursor.epoch + 1, 0)
+            if fits < len(ahead):
                 return np.concatenate(parts), cursor
-            cursor = Cursor(cursor.epoch + 1, 0)
-            room = room - (ends[:, fits - 1] if fits else 0)
-
-    def _permutation(self, epoch: int) -> Ids:
-        if self._order[0] != epoch:
-            self._order = epoch, np.random.default_rng([self._seed, epoch]).permutation(len(self._lengths[0]))
-        return self._order[1]
+            room = room - ends[:, -1]
 
 
 def split(pairs: Ids, lengths: tuple[Ids, Ids], chunk_tokens: int) -> list[Ids]:

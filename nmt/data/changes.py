@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from nmt.data.shards import MEND, InputRecord, Manifest, sha256
 from nmt.errors import DataError
 from nmt.recipe import Recipe
@@ -17,7 +19,7 @@ def reason_to_prepare(folder: Path, recipe: Recipe, files: Sequence[Path]) -> st
         manifest = Manifest.load(folder)
     except DataError as error:
         return f"again: {str(error).removesuffix(MEND).rstrip(' :')}"
-    if changed := _differences(manifest.choices, choices(recipe)):
+    if changed := _differences(_completed(manifest.choices), choices(recipe)):
         return f"again: the recipe has changed in {', '.join(changed)}"
     for path in files:
         record = manifest.inputs.get(str(path))
@@ -28,15 +30,34 @@ def reason_to_prepare(folder: Path, recipe: Recipe, files: Sequence[Path]) -> st
 
 def check_prepared(folder: Path, recipe: Recipe) -> None:
     """Raises `DataError` where `folder` holds nothing, or what another recipe asked for."""
-    if changed := _differences(Manifest.load(folder).choices, choices(recipe)):
+    if changed := _differences(_completed(Manifest.load(folder).choices), choices(recipe)):
         raise DataError(f"{folder}: the recipe has since changed in {', '.join(changed)}: {MEND}")
 
 
 def choices(recipe: Recipe) -> dict[str, Any]:
-    """The keys of the recipe that decide what is prepared."""
-    unread = {"test"} if recipe.data.clean.overlap == "warn" else None
+    """The keys of the recipe that decide what is prepared; not those that decide how much is seen of it."""
+    unread = {"temperature", "test"} if recipe.data.clean.overlap == "warn" else {"temperature"}
     data = recipe.data.model_dump(mode="json", exclude=unread)
-    return {"seed": recipe.seed, "data": data, "tokenizer": recipe.tokenizer.model_dump(mode="json")}
+    data["train"] = [_as_read(corpus) for corpus in data["train"]]
+    tokenizer = recipe.tokenizer.model_dump(mode="json") | {"symbols": list(recipe.symbols)}
+    return {"seed": recipe.seed, "data": data, "tokenizer": tokenizer}
+
+
+def _as_read(corpus: Any) -> Any:
+    """A corpus without its weight; a prefix of which nothing else is said is itself."""
+    if isinstance(corpus, str):
+        return corpus
+    said = {key: value for key, value in corpus.items() if key != "weight"}
+    return said["path"] if said.keys() == {"path"} else said
+
+
+def _completed(stored: dict[str, Any]) -> dict[str, Any]:
+    """Stored choices with the defaults of those keys that did not exist when they were stored."""
+    try:
+        # What is not stored is as it need not be asked about: two vocabularies want embeddings that are not shared.
+        return choices(Recipe.model_validate({"run": "-", "model": {"embeddings": "separate"}, **stored}))
+    except ValidationError:
+        return stored
 
 
 def record_input(path: Path) -> InputRecord:

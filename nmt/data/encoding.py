@@ -14,8 +14,8 @@ import numpy as np
 
 from nmt.data.shards import Stream, StreamPair
 from nmt.errors import NmtError
-from nmt.recipe import Data
-from nmt.text import Tokenizer, Tokenizers, reason_to_drop
+from nmt.recipe import Data, tag_of
+from nmt.text import Tokenizer, Tokenizers, reason_to_drop, tagged
 from nmt.text.cleaning import CODES, Cleaner
 from nmt.text.corpora import Pair
 from nmt.text.duplicates import Hashes, hashes
@@ -50,18 +50,22 @@ class PairEncoder:
 
     def __init__(self, tokenizers: Tokenizers, data: Data) -> None:
         self._tokenizers, self._data = tokenizers, data
-        self._clean, self._check = Cleaner(data), Cleaner(None)
+        self._check = Cleaner(None)
+        self._cleaners: dict[tuple[str, str], Cleaner] = {}  # by the languages of corpora
 
     def __call__(self, block: Block) -> Encoded:
         """The pairs of a block as token ids."""
-        sources, targets, reasons, repaired = (self._clean if block.train else self._check)(block.pairs)
-        limits = self._data if block.train else None
+        corpus = self._data.train[block.corpus] if block.train else self._data.valid
+        clean = self._cleaner(self._data.of(corpus)) if block.train else self._check
+        sources, targets, reasons, repaired = clean(block.pairs)
+        limits, tag = self._data if block.train else None, tag_of(corpus)
         at = np.flatnonzero(reasons == 0)
         sides = [
-            tokenizer.encode([lines[place] for place in at])
-            for tokenizer, lines in zip(self._tokenizers, (sources, targets), strict=True)
+            self._tokenizers.source.encode([tagged(tag, sources[place]) for place in at]),
+            self._tokenizers.target.encode([targets[place] for place in at]),
         ]
-        lengths = (reason_to_drop(len(a), len(b), limits) for a, b in zip(*sides, strict=True))
+        extra = len(self._tokenizers.source.encode([tag])[0]) if tag else 0  # the tag is no part of the sentence
+        lengths = (reason_to_drop(len(a) - extra, len(b), limits) for a, b in zip(*sides, strict=True))
         reasons[at] = [CODES[reason or ""] for reason in lengths]
         kept = (
             _packed(tokenizer, [ids for ids, reason in zip(side, reasons[at], strict=True) if not reason])
@@ -70,6 +74,12 @@ class PairEncoder:
         left = ((sources[place], targets[place]) for place in np.flatnonzero(reasons == 0))
         known = hashes(left, self._data.clean.near_duplicates) if block.train else None
         return Encoded(StreamPair(*kept), known, reasons, repaired & (reasons == 0))
+
+    def _cleaner(self, data: Data) -> Cleaner:
+        languages = data.source, data.target
+        if languages not in self._cleaners:
+            self._cleaners[languages] = Cleaner(data)
+        return self._cleaners[languages]
 
 
 Encode = Callable[[Iterable[Block]], Iterator[tuple[Block, Encoded]]]

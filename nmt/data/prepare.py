@@ -4,7 +4,7 @@ import os
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -19,8 +19,8 @@ from nmt.data.shards import DROPPED, FILES, FORMAT, Manifest, ShardWriter, Split
 from nmt.data.sieve import HeldOut, Sieve, select
 from nmt.errors import DataError
 from nmt.files import make_folder, whole_file, whole_folder
-from nmt.recipe import Layout, Recipe
-from nmt.text import Corpus, Tokenizer, Tokenizers, locate, train_tokenizer
+from nmt.recipe import Layout, Recipe, tag_of
+from nmt.text import Corpus, Tokenizer, Tokenizers, locate, tokenizer_files, train_tokenizer
 from nmt.text.cleaning import EMPTY, OVERLAP, REASONS, Cleaner
 from nmt.text.corpora import Pair
 from nmt.text.opening import raw
@@ -52,7 +52,7 @@ def prepare(recipe: Recipe, *, workers: int | None = None, force: bool = False, 
     }
     tests = _tests(recipe, report)
     read = [*splits.values(), tests.values()] if recipe.data.clean.overlap == "drop" else splits.values()
-    files = [path for corpora in read for corpus in corpora for path in corpus.files]
+    files = [*_reused(recipe), *(path for corpora in read for corpus in corpora for path in corpus.files)]
     reason = "as told" if force else reason_to_prepare(folder, recipe, files)
     if reason is None:
         report(f"{folder}: prepared already, and nothing has changed since")
@@ -85,7 +85,8 @@ class _Preparation:
     def run(self, files: list[Path], workers: int) -> Manifest:
         """Fills the folder; the manifest goes last."""
         inputs = {path: record_input(path) for path in files}
-        Cleaner(self.recipe.data)  # what it lacks is told here, not by a worker
+        for corpus in self.recipe.data.train:
+            Cleaner(self.recipe.data.of(corpus))  # what it lacks is told here, not by a worker
         held_out = list(self._held_out())
         tokenizers = self._learn()
         tokenizers.save(self.folder)
@@ -127,35 +128,60 @@ class _Preparation:
             yield held
 
     def _learn(self) -> Tokenizers:
-        """The tokenizers, learned from the training text."""
-        data = self.recipe.data
+        """The tokenizers, learned from the training text, or taken from elsewhere."""
+        if files := _reused(self.recipe):
+            return self._reuse(files)
+        sources, targets = (
+            dict.fromkeys(getattr(corpus, side) for corpus in self.splits["train"]) for side in ("source", "target")
+        )
         if self.recipe.tokenizer.shared:
-            shared = self._learn_one(f"{data.source} and {data.target}", chain.from_iterable(self._read()))
+            shared = self._learn_one(" and ".join(sources | targets), chain.from_iterable(self._read()))
             return Tokenizers(shared, shared)
         return Tokenizers(
-            self._learn_one(data.source, (source for source, _ in self._read())),
-            self._learn_one(data.target, (target for _, target in self._read())),
+            self._learn_one(" and ".join(sources), (source for source, _ in self._read())),
+            self._learn_one(" and ".join(targets), (target for _, target in self._read())),
         )
+
+    def _reuse(self, files: Sequence[Path]) -> Tokenizers:
+        """The tokenizers in these files. Raises `ModelError`, and `DataError` where the recipe says otherwise."""
+        asked, one = self.recipe.tokenizer, len(files) == 1
+        if one != asked.shared:
+            many = "one vocabulary for both sides" if one else "a vocabulary for each side"
+            raise DataError(f"tokenizer.shared: must be {str(one).lower()}, for {asked.reuse} has {many}")
+        tokenizers = Tokenizers.fitted(files, self.recipe.symbols)
+        size = tokenizers.target.vocab_size
+        if asked.vocab_size not in (None, size):
+            must = f"must be {size}, as {files[-1]} comes to here, or left out"
+            raise DataError(f"tokenizer.vocab_size: {must}, found {asked.vocab_size}")
+        self.report(f"taking {size:,} subwords from {' and '.join(map(str, files))}")
+        for file, tokenizer in zip(files, tokenizers, strict=False):
+            if added := tokenizer.added_to(file):
+                self.report(f"{file}: added to it: {added}")
+        for _ in self._read():  # counts the pairs
+            pass
+        return tokenizers
 
     def _learn_one(self, languages: str, lines: Iterable[str]) -> Tokenizer:
         asked = self.recipe.tokenizer
-        self.report(f"learning {asked.vocab_size:,} subwords of {languages}")
+        size = asked.vocab_size or 0  # the schema asks for it where nothing is reused
+        self.report(f"learning {size:,} subwords of {languages}")
         model = train_tokenizer(
             lines,
-            asked.vocab_size,
+            size,
             character_coverage=asked.character_coverage,
             split_by_unicode_script=asked.split_by_unicode_script,
             sample=asked.sample,
             seed=self.recipe.seed,
+            symbols=self.recipe.symbols,
         )
         return Tokenizer(model)
 
     def _read(self) -> Iterator[Pair]:
         """The training pairs of all corpora, cleaned as far as that is quick; counts them."""
-        clean = Cleaner(self.recipe.data, language=False)
         dropped = Counter[int]()
         for number, corpus in enumerate(self.splits["train"]):
             self.pairs[corpus] = 0
+            clean = Cleaner(self.recipe.data.of(corpus.entry), language=False)
             for block in blocks(number, _shown(corpus.pairs(), f"reading {corpus.name}"), True):
                 self.pairs[corpus] += len(block.pairs)
                 cleaned = clean(block.pairs)
@@ -180,7 +206,7 @@ class _Preparation:
             kept, account = part.kept, accounts[block.corpus]
             if part.hashes:
                 places = np.flatnonzero(part.reasons == 0)
-                part.reasons[places], overlaps = sieve(part.hashes)
+                part.reasons[places], overlaps = sieve(part.hashes, tag_of(account.corpus.entry))
                 kept = select(kept, part.reasons[places] == 0)
                 for key, found in overlaps.items():
                     account.show(f"{OVERLAP} with {key}", block.pairs, places[found])
@@ -208,6 +234,11 @@ def _locate(recipe: Recipe) -> dict[str, list[Corpus]]:
     data = recipe.data
     entries = {"train": data.train, "valid": (data.valid,)}
     return {split: [locate(one, data.source, data.target) for one in several] for split, several in entries.items()}
+
+
+def _reused(recipe: Recipe) -> tuple[Path, ...]:
+    """The files of the tokenizer to be reused, if one is. Raises `ModelError`."""
+    return tokenizer_files(recipe.tokenizer.reuse) if recipe.tokenizer.reuse is not None else ()
 
 
 def _tests(recipe: Recipe, report: Report) -> dict[str, Corpus]:

@@ -1,14 +1,17 @@
 """What the pairs of an update say and how they are cut into subwords: as they are stored, or anew each time."""
 
 import random
+from collections.abc import Callable
+from operator import le
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nmt.data.shards import Shards
+from nmt.errors import DataError
 from nmt.recipe import Recipe
-from nmt.text import Tokenizers
+from nmt.text import Tokenizers, tagged
 from nmt.text.noise import Noise
 from nmt.text.tokenizer import SEEDS
 
@@ -44,8 +47,11 @@ class Segmenter:
         self._shards = shards
         self._tokenizers = tokenizers
         self._noise = Noise(recipe.train.noise, recipe.data.source)
+        self._tags = sorted(recipe.data.tags, key=len, reverse=True)
         self._dropout = recipe.train.bpe_dropout
-        self._longest = recipe.data.max_length
+        self._longest = recipe.data.longest_source, recipe.data.max_length
+        if self._dropout and not (tokenizers.source.is_bpe and tokenizers.target.is_bpe):
+            raise DataError("train.bpe_dropout: must be 0, for the tokenizer is no BPE but of another kind")
         self._seed = recipe.seed
 
     def update(self, step: int, pairs: Ids) -> Segmented:
@@ -65,7 +71,7 @@ class Segmenter:
             for tokenizer, side in zip(self._tokenizers, sides, strict=True)
         ]
         changed = [
-            self._noise(pair, random.Random(f"{self._seed} {step} {number}").random)
+            self._noisy(pair, random.Random(f"{self._seed} {step} {number}").random)
             for number, pair in zip(numbers, zip(*texts, strict=True), strict=True)
         ]
         noised: Sides = []
@@ -74,6 +80,12 @@ class Segmenter:
             anew = dict(zip(hit, tokenizer.encode([new[place] for place in hit]), strict=True))
             noised.append([np.array(anew[place]) if place in anew else ids for place, ids in enumerate(side)])
         return noised
+
+    def _noisy(self, pair: tuple[str, str], draw: Callable[[], float]) -> tuple[str, str]:
+        """A pair of lines with noise; the tag before the source stays as it is."""
+        tag = next((tag for tag in self._tags if pair[0].startswith(f"{tag} ")), "")
+        source, target = self._noise((pair[0].removeprefix(f"{tag} "), pair[1]), draw)
+        return tagged(tag, source), target
 
     def _resampled(self, step: int, pairs: Pairs) -> Sides:
         """Both sides cut anew, with BPE-dropout."""
@@ -87,7 +99,7 @@ class Segmenter:
 
     def _fitting(self, old: Pairs, new: Sides) -> Pairs:
         """The new pairs, but for those that are too long to be trained on."""
-        fit = (max(len(source), len(target)) <= self._longest for source, target in zip(*new, strict=True))
+        fit = (all(map(le, map(len, pair), self._longest)) for pair in zip(*new, strict=True))
         return [pair if fits else was for pair, was, fits in zip(zip(*new, strict=True), old, fit, strict=True)]
 
     def _side_seed(self, step: int, side: int) -> int:

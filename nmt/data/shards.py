@@ -206,6 +206,17 @@ class Shards:
         source, target = ([shard.lengths() for shard in side] for side in self._sides)
         return np.concatenate(source), np.concatenate(target)
 
+    def lengths_of(self, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The number of source and of target tokens of these pairs [n], as two arrays [n] of int64."""
+        numbers = np.searchsorted(self._starts, pairs, side="right") - 1
+        source, target = np.empty((2, len(pairs)), np.int64)
+        for number in np.unique(numbers).tolist():
+            here = numbers == number
+            within = pairs[here] - self._starts[number]
+            for side, lengths in zip(self._sides, (source, target), strict=True):
+                lengths[here] = side[number].lengths_of(within)
+        return source, target
+
     def pair(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """The source and the target ids of a pair, without BOS and EOS, as read-only views of the files."""
         shard = bisect_right(self._starts, index) - 1
@@ -223,6 +234,9 @@ class _Sentences:
 
     def __getitem__(self, index: int) -> np.ndarray:
         return self._tokens[self._offsets[index] : self._offsets[index + 1]]
+
+    def lengths_of(self, indices: np.ndarray) -> np.ndarray:
+        return self._offsets[indices + 1] - self._offsets[indices]
 
     def lengths(self) -> np.ndarray:
         return np.diff(self._offsets).astype(np.int32)

@@ -9,7 +9,7 @@ from nmt.data.shards import OverlapRecord, Stream, StreamPair
 from nmt.recipe import Clean
 from nmt.text import Corpus, one_line
 from nmt.text.cleaning import CODES, DUPLICATE, NEAR_DUPLICATE, OVERLAP, unescape
-from nmt.text.duplicates import Hashes, HashSet, hashes
+from nmt.text.duplicates import Hashes, HashSet, hash_of, hashes
 
 
 @dataclass
@@ -56,17 +56,21 @@ class Sieve:
         self._seen = HashSet(pairs if clean.duplicates else 0)
         self._nearly = HashSet(pairs if clean.near_duplicates else 0)
 
-    def __call__(self, met: Hashes) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Why each pair is dropped, as a place in `REASONS`; and which overlap with which held-out corpus."""
+    def __call__(self, met: Hashes, tag: str = "") -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Why each pair is dropped, as a place in `REASONS`; and which overlap with which held-out corpus.
+
+        Under another `tag` a pair is another one.
+        """
+        task = hash_of(tag) if tag else np.uint64(0)
         reasons = np.zeros(len(met.pairs), np.uint8)
         overlaps = {held.key: held.meet(met) for held in self._held_out}
         if self._clean.overlap == "drop":
             for found in overlaps.values():
                 reasons[found] = CODES[OVERLAP]
         if self._clean.duplicates:
-            reasons[~self._seen.add(met.pairs) & (reasons == 0)] = CODES[DUPLICATE]
+            reasons[~self._seen.add(met.pairs ^ task) & (reasons == 0)] = CODES[DUPLICATE]
         if self._clean.near_duplicates:
-            reasons[~self._nearly.add(met.letters) & (reasons == 0)] = CODES[NEAR_DUPLICATE]
+            reasons[~self._nearly.add(met.letters ^ task) & (reasons == 0)] = CODES[NEAR_DUPLICATE]
         return reasons, overlaps
 
 

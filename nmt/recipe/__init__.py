@@ -12,12 +12,15 @@ from nmt.recipe.schema import (
     Model,
     Noise,
     Optimizer,
+    Prefix,
     Recipe,
     Schedule,
     Section,
     Tokenizer,
     Train,
     Tsv,
+    tag_of,
+    weight_of,
 )
 
 __all__ = [
@@ -31,6 +34,7 @@ __all__ = [
     "Model",
     "Noise",
     "Optimizer",
+    "Prefix",
     "Recipe",
     "Schedule",
     "Section",
@@ -41,4 +45,6 @@ __all__ = [
     "load",
     "loads",
     "redecide",
+    "tag_of",
+    "weight_of",
 ]

@@ -5,20 +5,25 @@ The defaults are those of the base model in "Attention Is All You Need" (Vaswani
 off. The text under each key is its documentation; who leaves out a key that must be given is shown it.
 """
 
+import re
 import sys
+import unicodedata
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
+    SerializerFunctionWrapHandler,
     StringConstraints,
     Tag,
     ValidationInfo,
     field_validator,
+    model_serializer,
 )
 from pydantic_core import PydanticCustomError
 
@@ -82,18 +87,89 @@ def _clash(key: str, other: str, must: str, found: Any) -> PydanticCustomError:
     return PydanticCustomError("clash", "{must}", {"must": must, "key": key, "other": other, "found": found})
 
 
-class _OneFile(Section):
-    """Parallel text in one file. The first key of each kind names the file, and is the name of the kind."""
+def _several(value: Any) -> Any:
+    """One alone is a list of one."""
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def _pair(value: Any) -> Any:
+    if isinstance(value, list | tuple) and len(value) == 2:
+        return tuple(value)
+    raise PydanticCustomError("pair", "must be two numbers, [β1, β2]")
+
+
+def _two_languages(value: Any) -> Any:
+    if isinstance(value, list | tuple) and len(value) == 2 and value[0] != value[1]:
+        return tuple(value)
+    raise PydanticCustomError("pair", "must be two languages, as in [en, fr]")
+
+
+_TAKEN = re.compile(r"</?s>|<unk>|<pad>|<0x[0-9A-F]{2}>")  # the tokens that every vocabulary has
+
+
+def _is_symbol(text: str) -> str:
+    if (
+        text.split() != [text]
+        or "\u2581" in text
+        or not text.isprintable()
+        or unicodedata.normalize("NFC", text) != text
+    ):
+        raise PydanticCustomError("symbol", "must be a symbol without spaces, such as <2de>")
+    if _TAKEN.fullmatch(text):
+        raise PydanticCustomError("symbol", "must be another symbol, for every vocabulary has this one for itself")
+    return text
+
+
+def _is_tag(text: str) -> str:
+    for symbol in text.split(" "):
+        _is_symbol(symbol)
+    return text
+
+
+Symbol = Annotated[str, AfterValidator(_is_symbol)]
+TagText = Annotated[str, AfterValidator(_is_tag)]
+
+
+class _Listed(Section):
+    """A corpus with what there is to say of it. The key `kind` says where it is."""
+
+    kind: ClassVar[str]
+    languages: Annotated[tuple[Name, Name], BeforeValidator(_two_languages)] | None = None
+    """Its languages, source and target, where they are not data.source and data.target: [en, fr]."""
+    tag: TagText | None = None
+    """Put before each source sentence as one token, such as <2fr>; or several, with a space between."""
+    weight: Positive | None = None
+    """Its share of the pairs that training sees, beside the weights of the others; without any, as data.temperature
+    says."""
+
+    @model_serializer(mode="wrap")
+    def _said(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What it is first, and nothing of what is not said."""
+        said = {key: value for key, value in dump(self).items() if value is not None}
+        return {self.kind: said.pop(self.kind), **said}
+
+
+class Prefix(_Listed):
+    """Two files of equal length, as a PREFIX alone, but with more to say of it."""
+
+    kind = "path"
+    path: Text
+    """The PREFIX of the two files PREFIX.SOURCE and PREFIX.TARGET."""
+
+
+class _OneFile(_Listed):
+    """Parallel text in one file, under the key that names the kind."""
 
     @property
     def file(self) -> str:
         """The file; "-" is standard input."""
-        return str(getattr(self, next(iter(type(self).model_fields))))
+        return str(getattr(self, self.kind))
 
 
 class Tsv(_OneFile):
     """Parallel text in one file: a line holds the source sentence, a tab and the target sentence."""
 
+    kind = "tsv"
     tsv: Text
     """The file, plain or compressed (gzip, xz, zst); - is standard input."""
 
@@ -101,6 +177,7 @@ class Tsv(_OneFile):
 class Jsonl(_OneFile):
     """Parallel text as JSON lines: an object a line, with the two sides under two of its keys."""
 
+    kind = "jsonl"
     jsonl: Text
     """The file, plain or compressed; - is standard input."""
     source: Text | None = None
@@ -112,6 +189,7 @@ class Jsonl(_OneFile):
 class Tmx(_OneFile):
     """A translation memory, TMX 1.4: the units that have both languages; en takes en-US and en_GB too."""
 
+    kind = "tmx"
     tmx: Text
     """The file, plain or compressed; - is standard input."""
 
@@ -119,25 +197,27 @@ class Tmx(_OneFile):
 class Xliff(_OneFile):
     """Localised text, XLIFF 1.2 or 2: the units that have a translation."""
 
+    kind = "xliff"
     xliff: Text
     """The file, plain or compressed; - is standard input."""
 
 
-_ONE_FILE = {next(iter(kind.model_fields)): kind for kind in (Tsv, Jsonl, Tmx, Xliff)}
+_KINDS = {kind.kind: kind for kind in (Prefix, Tsv, Jsonl, Tmx, Xliff)}
 
 
 def _corpus_kind(value: Any) -> str | None:
-    """The kind of a corpus, which one of its keys names: <tsv>, <jsonl> and so on."""
-    if isinstance(value, _OneFile):
-        return f"<{next(iter(type(value).model_fields))}>"
+    """The kind of a corpus, which one of its keys names: <path>, <tsv> and so on."""
+    if isinstance(value, _Listed):
+        return f"<{value.kind}>"
     if isinstance(value, dict):
-        kinds = [kind for kind in _ONE_FILE if kind in value]
+        kinds = [kind for kind in _KINDS if kind in value]
         return f"<{kinds[0]}>" if len(kinds) == 1 else None
     return "<text>" if isinstance(value, str) else None
 
 
 Corpus = Annotated[
     Annotated[Text, Tag("<text>")]
+    | Annotated[Prefix, Tag("<path>")]
     | Annotated[Tsv, Tag("<tsv>")]
     | Annotated[Jsonl, Tag("<jsonl>")]
     | Annotated[Tmx, Tag("<tmx>")]
@@ -145,24 +225,23 @@ Corpus = Annotated[
     _chosen(
         _corpus_kind,
         "must be the PREFIX of two files PREFIX.SOURCE and PREFIX.TARGET, "
-        f"or one of {', '.join(f'{{{kind}: FILE}}' for kind in _ONE_FILE)}",
+        f"or one of {', '.join(f'{{{kind}: FILE}}' for kind in _KINDS if kind != 'path')}",
     ),
 ]
 
 
+def tag_of(corpus: Corpus) -> str:
+    """What stands before each source sentence of a corpus; nothing where it has no tag."""
+    return "" if isinstance(corpus, str) else corpus.tag or ""
+
+
+def weight_of(corpus: Corpus) -> float | None:
+    """The weight of a corpus, if it has one."""
+    return None if isinstance(corpus, str) else corpus.weight
+
+
 def _is_piped(corpus: Any) -> bool:
     return isinstance(corpus, _OneFile) and corpus.file == "-"
-
-
-def _several(value: Any) -> Any:
-    """A corpus alone is a list of one."""
-    return tuple(value) if isinstance(value, list | tuple) else (value,)
-
-
-def _pair(value: Any) -> Any:
-    if isinstance(value, list | tuple) and len(value) == 2:
-        return tuple(value)
-    raise PydanticCustomError("pair", "must be two numbers, [β1, β2]")
 
 
 class Clean(Section):
@@ -205,7 +284,11 @@ class Data(Section):
     """The language translated into, as file names end."""
     train: Annotated[tuple[Corpus, ...], BeforeValidator(_several), Field(min_length=1)]
     """Corpora to train on, each the PREFIX of two files of equal length (PREFIX.source and PREFIX.target, either
-    with .gz, .xz or .zst) or one file: {tsv: FILE}, {jsonl: FILE}, {tmx: FILE} or {xliff: FILE}."""
+    with .gz, .xz or .zst) or one file: {tsv: FILE}, {jsonl: FILE}, {tmx: FILE} or {xliff: FILE}. Beside that key,
+    or {path: PREFIX}, a corpus may have languages: [en, fr], a tag: <2fr>, and a weight: 2."""
+    temperature: Annotated[float, Field(ge=1)] = 1.0
+    """T: without weights, a corpus of n pairs is seen in proportion to n^(1/T) (Arivazhagan et al., 2019, who take 5).
+    1 is every pair once an epoch; the higher, the more is seen of small corpora."""
     valid: Corpus
     """The corpus that progress is measured on during training."""
     test: dict[Name, Corpus] = {}
@@ -227,6 +310,22 @@ class Data(Section):
 
     @field_validator("train")
     @classmethod
+    def _all_or_none_are_weighed(cls, train: tuple[Corpus, ...]) -> tuple[Corpus, ...]:
+        weights = [weight_of(corpus) for corpus in train]
+        if None in weights and any(weights):
+            raise _clash("data.train", "data.train", "must have a weight for each corpus or for none", weights)
+        return train
+
+    @field_validator("temperature")
+    @classmethod
+    def _weights_say_it_already(cls, temperature: float, info: ValidationInfo) -> float:
+        if temperature != 1 and any(map(weight_of, info.data.get("train", ()))):
+            must = "must be left out, for the corpora of data.train have weights"
+            raise _clash("data.temperature", "data.train", must, temperature)
+        return temperature
+
+    @field_validator("train")
+    @classmethod
     def _pipes_flow_once(cls, train: tuple[Corpus, ...]) -> tuple[Corpus, ...]:
         if sum(map(_is_piped, train)) > 1:
             raise _clash("data.train", "data.train", "must name standard input only once", "-")
@@ -237,10 +336,30 @@ class Data(Section):
     def _is_there_again(cls, corpora: Any, info: ValidationInfo) -> Any:
         named = {f".{name}": corpus for name, corpus in corpora.items()} if info.field_name == "test" else {"": corpora}
         for name, corpus in named.items():
+            key = f"data.{info.field_name}{name}"
+            if weight := weight_of(corpus):
+                raise _clash(f"{key}.weight", key, "must be left out: it is for what is trained on", weight)
             if _is_piped(corpus):
-                key = f"data.{info.field_name}{name}"
                 raise _clash(key, key, "must be in a file, for training or scoring reads it again", "-")
         return corpora
+
+    def of(self, corpus: Corpus) -> "Data":
+        """The same section as it is for one of its corpora, whose languages may be others."""
+        if isinstance(corpus, str) or corpus.languages is None:
+            return self
+        source, target = corpus.languages
+        return self.model_copy(update={"source": source, "target": target})
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The tags of all corpora, those without one left out."""
+        corpora = (*self.train, self.valid, *self.test.values())
+        return tuple(dict.fromkeys(tag for tag in map(tag_of, corpora) if tag))
+
+    @property
+    def longest_source(self) -> int:
+        """The most tokens that a source to train on may have, its tag among them; several have spaces between."""
+        return self.max_length + max((2 * len(tag.split()) - 1 for tag in self.tags), default=0)
 
 
 class Tokenizer(Section):
@@ -248,8 +367,13 @@ class Tokenizer(Section):
 
     type: Literal["bpe"] = "bpe"
     """How it is learned: byte-pair encoding (paper, 5.1), with bytes to spell what it has never seen."""
-    vocab_size: Annotated[int, Field(ge=300, le=1_000_000)]
+    reuse: Text | None = None
+    """Where to take it from instead of learning it: a model folder, the folder of a run, or a file that SentencePiece
+    has made. vocab_size may then be left out."""
+    vocab_size: Annotated[int, Field(ge=300, le=1_000_000)] | None = None
     """Entries in all, of which 256 spell single bytes and 4 are special; of each side when not shared."""
+    symbols: Annotated[tuple[Symbol, ...], BeforeValidator(_several)] = ()
+    """Symbols that are always one token, such as [<BT>, <2de>]; the tags of corpora are so without being named here."""
     shared: bool = True
     """Whether both languages share one vocabulary (paper, 5.1)."""
     character_coverage: Annotated[float, Field(ge=0.98, le=1)] = 1.0
@@ -259,6 +383,13 @@ class Tokenizer(Section):
     """Whether letters and signs are kept apart in tokens, as suits plain text; false lets (NP be one token."""
     sample: Count = 1_000_000
     """At most this many sentences of the training text are learned from, drawn by the seed."""
+
+    @field_validator("vocab_size")
+    @classmethod
+    def _has_a_size(cls, vocab_size: int | None, info: ValidationInfo) -> int | None:
+        if vocab_size is None and info.data.get("reuse") is None:
+            raise PydanticCustomError("missing", "must be given")
+        return vocab_size
 
 
 class Depths(Section):
@@ -571,8 +702,9 @@ class Recipe(Section):
     @classmethod
     def _positions_suffice(cls, model: Model, info: ValidationInfo) -> Model:
         data = info.data.get("data")
-        if model.positions == "learned" and data and model.max_positions <= data.max_length:
-            must = f"must be above data.max_length ({data.max_length}), for a sentence and its end"
+        if model.positions == "learned" and data and model.max_positions <= data.longest_source:
+            tagged = " and its tag" if data.tags else ""
+            must = f"must be above data.max_length ({data.max_length}), for a sentence{tagged} and its end"
             raise _clash("model.max_positions", "data.max_length", must, model.max_positions)
         return model
 
@@ -587,3 +719,9 @@ class Recipe(Section):
             must = f"must be at most train.keep_best ({train.keep_best})"
             raise _clash("average.best", "train.keep_best", must, average.best)
         return average
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """What every vocabulary of this recipe has as one token: those it names, then those in tags."""
+        tags = (symbol for tag in self.data.tags for symbol in tag.split())
+        return tuple(dict.fromkeys((*self.tokenizer.symbols, *tags)))

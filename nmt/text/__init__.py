@@ -1,10 +1,10 @@
 """Text in and out of the house: lines, parallel corpora, cleaning, the tokenizer. No tensors."""
 
 from nmt.text.cleaning import reason_to_drop
-from nmt.text.corpora import Corpus, locate, read_pairs
+from nmt.text.corpora import Corpus, locate, read_pairs, tagged
 from nmt.text.lines import read_lines
 from nmt.text.normalise import one_line
-from nmt.text.tokenizer import Tokenizer, Tokenizers, train_tokenizer
+from nmt.text.tokenizer import Tokenizer, Tokenizers, tokenizer_files, train_tokenizer
 
 __all__ = [
     "Corpus",
@@ -15,5 +15,7 @@ __all__ = [
     "read_lines",
     "read_pairs",
     "reason_to_drop",
+    "tagged",
+    "tokenizer_files",
     "train_tokenizer",
 ]

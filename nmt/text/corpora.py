@@ -12,7 +12,7 @@ from typing import Any
 
 from nmt.errors import DataError
 from nmt.recipe import Corpus as Entry
-from nmt.recipe.schema import Jsonl, Tmx, Tsv, Xliff
+from nmt.recipe.schema import Jsonl, Prefix, Tmx, Tsv, Xliff
 from nmt.text.lines import read_lines
 from nmt.text.opening import SUFFIXES, called
 from nmt.text.units import UNTRANSLATED, tmx_pairs, xliff_pairs
@@ -62,19 +62,23 @@ class Corpus:
 
 
 def locate(entry: Entry, source: str, target: str) -> Corpus:
-    """The corpus that `entry` of a recipe stands for.
+    """The corpus that `entry` of a recipe stands for; its languages are `source` and `target`, or what it says itself.
 
     A prefix stands for PREFIX.source and PREFIX.target, or where there is no such file for the same with .gz, .xz
     or .zst. Raises `DataError` where a file is missing.
     """
-    if not isinstance(entry, str):
+    said = ""
+    if not isinstance(entry, str) and entry.languages:
+        source, target = entry.languages
+        said = f" ({source}-{target})"
+    if not isinstance(entry, str | Prefix):
         file = Path(entry.file)
-        return Corpus(called(file), (file if entry.file == "-" else _existing(file),), entry, source, target)
-    files = []
-    for path in (Path(f"{entry}.{language}") for language in (source, target)):
+        return Corpus(called(file) + said, (file if entry.file == "-" else _existing(file),), entry, source, target)
+    prefix, files = entry if isinstance(entry, str) else entry.path, []
+    for path in (Path(f"{prefix}.{language}") for language in (source, target)):
         packed = (path.with_name(path.name + suffix) for suffix in SUFFIXES)
-        files.append(_existing(path, *packed, mend=_kind_meant(entry)))
-    return Corpus(entry, tuple(files), entry, source, target)
+        files.append(_existing(path, *packed, mend=_kind_meant(prefix)))
+    return Corpus(prefix + said, tuple(files), entry, source, target)
 
 
 def read_pairs(entry: Entry, source: str, target: str) -> Iterator[Pair]:
@@ -83,6 +87,11 @@ def read_pairs(entry: Entry, source: str, target: str) -> Iterator[Pair]:
     Raises `DataError`, as `locate` and `Corpus.pairs` do.
     """
     return locate(entry, source, target).pairs()
+
+
+def tagged(tag: str, line: str) -> str:
+    """A source sentence with its tag before it; as it is where there is none."""
+    return f"{tag} {line}" if tag else line
 
 
 def _existing(*candidates: Path, mend: str = "") -> Path:

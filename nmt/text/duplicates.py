@@ -35,6 +35,11 @@ def hashes(pairs: Iterable[tuple[str, str]], near: bool = False) -> Hashes:
     return Hashes(*(np.frombuffer(bytes(found), "<u8") for found in (sources, whole, letters)))
 
 
+def hash_of(text: str) -> np.uint64:
+    """The hash of a text, in 64 bits."""
+    return np.uint64(int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little"))
+
+
 def _letters(source: str, target: str) -> str:
     """Both sides without case, punctuation, digits and spaces; as they are where no letter is left of either."""
     bare = [no_letters().sub("", side.casefold()) for side in (source, target)]

@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -12,6 +13,7 @@ from nmt.errors import DataError, ModelError
 from nmt.files import whole_file
 from nmt.ids import BOS, EOS, PAD, SPECIALS, UNK
 from nmt.text.normalise import one_line
+from nmt.text.proto import BYTE, Proto
 from nmt.text.sampling import reservoir
 
 LONGEST_SAMPLE = 4096  # characters of a line to learn from, so that long lines do not fill the memory
@@ -47,6 +49,31 @@ class Tokenizer:
         except OSError as error:
             raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from None
 
+    @classmethod
+    def fitted(cls, path: str | Path, symbols: Sequence[str] = ()) -> Self:
+        """A tokenizer made of the one in a file, ours or any of SentencePiece, with `symbols` that are one token each.
+
+        Its special tokens get the ids that they have here; where it has no bytes to spell what it lacks, it gets them;
+        and the symbols that it lacks come last. Of ours, all else keeps its id. Raises `ModelError`.
+        """
+        try:
+            model = Path(path).read_bytes()
+            proto = Proto.read(model)
+            sentencepiece.SentencePieceProcessor().load_from_serialized_proto(model)
+        except OSError as error:
+            raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from None
+        except (ValueError, RuntimeError):
+            raise ModelError(f"{path}: not a model of SentencePiece, or cut short: name its .model file") from None
+        try:
+            found = cls(model, str(path))
+        except ModelError:
+            proto = proto.fitted()
+            found = cls(proto.write(), str(path))
+        if lacking := set(symbols) - set(found.symbols):
+            added = [symbol for symbol in symbols if symbol in lacking]
+            found = cls(proto.with_symbols(added).write(), str(path))
+        return found
+
     @property
     def vocab_size(self) -> int:
         """The number of tokens: ids go from 0 to one less."""
@@ -55,21 +82,58 @@ class Tokenizer:
     def encode(self, lines: Sequence[str]) -> list[list[int]]:
         """The ids of each line, made `one_line` first, without BOS and EOS; a blank line has none."""
         cleaned = [one_line(line) for line in lines]
-        ids: list[list[int]] = self._processor.encode(cleaned, num_threads=1)
-        return ids
+        return self._begun(self._processor.encode(cleaned, num_threads=1))
+
+    @property
+    def symbols(self) -> list[str]:
+        """The symbols that are one token each, wherever they stand in text."""
+        return self.pieces(sorted(self._proto.symbols))
+
+    def added_to(self, path: str | Path) -> str:
+        """What `fitted` has added to the model in a file, in words; nothing if it is as it was."""
+        before = {piece.text for piece in Proto.read(Path(path).read_bytes()).pieces}
+        added = [piece for piece in self._proto.pieces if piece.text not in before]
+        spelled = sum(piece.kind == BYTE for piece in added)
+        bytes_ = [f"{spelled} bytes, for it could not spell what it lacks"] if spelled else []
+        return ", ".join([*bytes_, *(piece.text for piece in added if piece.kind != BYTE)])
+
+    @property
+    def is_bpe(self) -> bool:
+        """Whether it cuts by byte-pair encoding, as ours do, and not by a unigram model."""
+        return self._proto.is_bpe
+
+    @cached_property
+    def _proto(self) -> Proto:
+        return Proto.read(self.model)
+
+    @cached_property
+    def _before_symbol(self) -> tuple[list[int], frozenset[int]]:
+        """The space that SentencePiece puts before a symbol at the beginning of a line; and the symbols."""
+        symbols = self._proto.symbols
+        begin = self._processor.encode(self._processor.id_to_piece(min(symbols)))[:-1] if symbols else []
+        return begin, symbols
+
+    def _begun(self, sequences: list[list[int]]) -> list[list[int]]:
+        """The same lines, but a symbol that begins one is its first token."""
+        space, symbols = self._before_symbol
+        if not space:
+            return sequences
+        n = len(space)
+        return [ids[n:] if len(ids) > n and ids[n] in symbols and ids[:n] == space else ids for ids in sequences]
 
     def resample(self, sequences: Sequence[Sequence[int]], dropout: float, seed: int) -> list[list[int]]:
         """The same texts cut anew, each merge of BPE left out with probability `dropout`; `seed` is below `SEEDS`.
 
-        A function of its arguments, by one release of SentencePiece. A merge that is left out stays out; the paper
-        (Provilkov et al., 2020) draws for all merges again after each one, so that its 0.1 is about 0.055 here.
+        A function of its arguments, by one release of SentencePiece. Symbols stay whole. A merge that is left out stays
+        out; the paper (Provilkov et al., 2020) draws for all merges again after each one, so that its 0.1 is about
+        0.055 here.
         """
         # A batch runs in a new thread, and there the generator begins with the seed.
         sentencepiece.set_random_generator_seed(seed)
         ids: list[list[int]] = self._processor.encode(
             self.decode(sequences), enable_sampling=True, alpha=dropout, nbest_size=-1, num_threads=1
         )
-        return ids
+        return self._begun(ids)
 
     def decode(self, sequences: Sequence[Sequence[int]]) -> list[str]:
         """The text of each sequence of ids: one line, whatever bytes they spell. Special ids have no text."""
@@ -105,6 +169,12 @@ class Tokenizers(NamedTuple):
         shared = Tokenizer.load(folder / _SHARED)
         return cls(shared, shared)
 
+    @classmethod
+    def fitted(cls, files: Sequence[Path], symbols: Sequence[str] = ()) -> Self:
+        """Those made of one file for both sides, or of one for each, as `Tokenizer.fitted` has it."""
+        made = [Tokenizer.fitted(file, symbols) for file in files]
+        return cls(made[0], made[-1])
+
     def save(self, folder: str | Path) -> None:
         """Writes them into a folder, for `load`. Raises `OutputError`."""
         names = {_SHARED: self.source} if self.shared else {_SOURCE: self.source, _TARGET: self.target}
@@ -126,9 +196,11 @@ def train_tokenizer(
     split_by_unicode_script: bool = True,
     sample: int = 1_000_000,
     seed: int = 1,
+    symbols: Sequence[str] = (),
 ) -> bytes:
     """A SentencePiece BPE model of exactly `vocab_size` tokens, learned from at most `sample` of the lines.
 
+    `symbols` are one token each, wherever they stand in text.
     The same lines and settings give the same bytes. Memory grows with `sample`, not with the lines.
     Raises `DataError` for text without a word, and for a vocabulary too large or too small for the text.
     """
@@ -152,12 +224,29 @@ def train_tokenizer(
             bos_id=BOS,
             eos_id=EOS,
             unk_id=UNK,
+            user_defined_symbols=list(symbols),
             num_threads=1,  # is written into the model: the number of cores must not change its bytes
             minloglevel=2,
         )
     except RuntimeError as error:
         raise _mend(str(error), vocab_size) from None
     return model.getvalue()
+
+
+def tokenizer_files(path: str | Path) -> tuple[Path, ...]:
+    """The tokenizer files that are meant by a file, a model folder, or the folder of a run: one, or one for each side.
+
+    Raises `ModelError` where there is none.
+    """
+    named = Path(path)
+    if named.is_file():
+        return (named,)
+    for folder in (named, named / "model", named / "data"):
+        for names in ((_SOURCE, _TARGET), (_SHARED,)):
+            if all((folder / name).is_file() for name in names):
+                return tuple(folder / name for name in names)
+    what = "there is no tokenizer in it, nor in its model or data" if named.exists() else "no such file or folder"
+    raise ModelError(f"{path}: {what}: name a model folder, the folder of a run, or a .model file of SentencePiece")
 
 
 def _mend(message: str, vocab_size: int) -> DataError:

@@ -12,8 +12,9 @@ import torch
 
 from nmt.data import check_prepared
 from nmt.data.batches import Chunk, Cursor, Ids, Sampler, pack, split
+from nmt.data.mixing import Order, parts_of, told
 from nmt.data.segmentation import Segmenter
-from nmt.data.shards import Shards, fingerprint
+from nmt.data.shards import Manifest, Shards, fingerprint
 from nmt.files import alone_in, make_folder
 from nmt.model.device import pick_device, pick_precision
 from nmt.model.folder import build, weights_of
@@ -82,11 +83,13 @@ class Training:
         self.layout = Layout.of(recipe)
         check_prepared(self.layout.data, recipe)
         self._shards = Shards.open(self.layout.data, "train")
+        self._split = Manifest.load(self.layout.data).splits["train"]
         self._fingerprint = fingerprint(self.layout.data)
         self._tokenizers = tokenizers = Tokenizers.load(self.layout.data)
         model = self._new_model().to(device)
         self.learner = Learner(recipe, model, device, pick_precision(recipe.train.precision, device), world)
-        self._sampler = Sampler(self._shards, recipe.train.batch_tokens, recipe.seed)
+        order = Order(len(self._shards), recipe.seed, parts_of(recipe.data, self._split))
+        self._sampler = Sampler(self._shards, recipe.train.batch_tokens, order)
         self._segmenter = Segmenter(self._shards, tokenizers, recipe)
         self._chunk_tokens = chunk_tokens(recipe, device, self.learner.precision, world)
         self._validation = Validation(recipe, tokenizers, self._chunk_tokens)
@@ -120,6 +123,7 @@ class Training:
         return (
             f"{learner.model.parameter_count() / 1e6:.1f} M parameters on {learner.device} in {kind}{threads}{others}; "
             f"{start}, {step:,} of {self.recipe.train.steps:,} updates done"
+            + (f"; {mix}" if (mix := told(self.recipe.data, self._split)) else "")
             + (f"; attention pads, for the kernel without padding cannot take {slow}" if slow else "")
         )
 

@@ -8,7 +8,7 @@ from nmt.data.batches import Ids, pack, split
 from nmt.data.shards import Shards
 from nmt.errors import DataError
 from nmt.evaluation import bleu, chrf
-from nmt.recipe import Layout, Recipe
+from nmt.recipe import Layout, Recipe, tag_of
 from nmt.text import Tokenizers, read_pairs
 from nmt.training.entropy import attention_entropy
 from nmt.training.learner import Learner
@@ -61,7 +61,8 @@ class Validation:
         translator = Translator.of(
             learner.measured, self._tokenizers, self._recipe, learner.device, learner.precision, _ignore
         )
-        translations = translator.translate(source for source, _ in self._text)
+        sources = (source for source, _ in self._text)
+        translations = translator.translate(sources, tag=tag_of(self._recipe.data.valid))
         references = [reference for _, reference in self._text]
         scores = bleu(translations, references), chrf(translations, references)
         place = step // self._recipe.train.valid_every % len(self._text)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from nmt.errors import DataError, RecipeError
 from nmt.files import make_folder, whole_file
-from nmt.recipe import Layout, Recipe
+from nmt.recipe import Layout, Recipe, tag_of
 from nmt.text import read_pairs
 from nmt.translation.translator import Translator
 
@@ -48,9 +48,9 @@ def translate_test_sets(
             raise DataError(f"data.test.{name}: the corpus is empty: there is nothing to score")
         sources, references = map(list, zip(*pairs, strict=True))
         watched = watch(sources, len(sources), f"translating {name}")
-        translations = translator.translate(watched, **(recipe.decode.model_dump() | decode))
+        translations = translator.translate(watched, tag=tag_of(corpus), **(recipe.decode.model_dump() | decode))
         make_folder(folder)
-        _write(folder / f"{name}.{data.target}", translations)
+        _write(folder / f"{name}.{data.of(corpus).target}", translations)
         yield Translated(name, sources, references, translations)
 
 

@@ -18,7 +18,7 @@ from nmt.model.streams import Cut
 from nmt.model.transformer import Transformer
 from nmt.recipe import Decode, Recipe, redecide
 from nmt.search import Constraint, Settings, beam_search
-from nmt.text import Tokenizers
+from nmt.text import Tokenizers, one_line, tagged
 from nmt.translation.alignment import Links, align
 
 WINDOW = 32  # batches of lines read ahead and sorted by length
@@ -44,6 +44,7 @@ class _How(NamedTuple):
     n_best: int
     alignments: bool
     constrain: Constrain | None
+    tag: str
 
 
 def _tell(warning: str) -> None:
@@ -90,7 +91,7 @@ class Translator:
         warn: Callable[[str], None] = _tell,
     ) -> Self:
         """The translator of a model already in memory on `device`; `warn` is told of lines that may come out badly."""
-        return cls(model, tokenizers, recipe.decode, device, precision, warn, recipe.data.max_length)
+        return cls(model, tokenizers, recipe.decode, device, precision, warn, recipe.data.longest_source)
 
     def translate(self, lines: Iterable[str], **decode: Any) -> list[str]:
         """The best translation of each line. Keywords override keys of the recipe's `decode` section: beam=1."""
@@ -104,6 +105,7 @@ class Translator:
         at_once: bool = False,
         alignments: bool = False,
         constrain: Constrain | None = None,
+        tag: str = "",
         **decode: Any,
     ) -> Iterator[list[Translation]]:
         """The n best translations of each line, best first, in order; a blank line gives one blank translation.
@@ -111,6 +113,8 @@ class Translator:
         Reads a window of lines ahead and sorts it by length, so memory does not grow with the input; with `at_once` it
         answers each line before it reads the next, as someone who types expects. `alignments` links the words of each
         translation with those of its line. `constrain` says of some lines what their translations may be.
+        `tag` is put before each line, as in training text of a corpus with that tag. Raises `NmtError` for one with
+        symbols that the model does not know.
         """
         choices = redecide(self._decode, **decode)
         if n_best > choices.beam:
@@ -118,7 +122,8 @@ class Translator:
                 f"{n_best} translations a line are more than a beam of {choices.beam} finds: "
                 f"widen the beam, with --beam {n_best}"
             )
-        how = _How(choices, n_best, alignments, constrain)
+        self._check_tag(tag)
+        how = _How(choices, n_best, alignments, constrain, tag)
         rest = iter(lines)
         number = 1
         while window := list(islice(rest, 1 if at_once else WINDOW * choices.batch_size)):
@@ -127,6 +132,8 @@ class Translator:
 
     def _window(self, lines: Sequence[str], number: int, how: _How) -> list[list[Translation]]:
         """The translations of these lines, of which the first is line `number` of the input."""
+        if how.tag:
+            lines = [tagged(how.tag, line) if one_line(line) else "" for line in lines]
         sources = self.tokenizers.source.encode(lines)
         for place, source in enumerate(sources, number):
             self._check_length(place, len(source))
@@ -136,10 +143,17 @@ class Translator:
             texts = [lines[i] for i in batch]
             found = self._batch([sources[i] for i in batch], texts, how)
             if how.alignments:
-                found = self._aligned(texts, found)
+                found = self._aligned(texts, found, len(how.tag.split()))
             for i, best in zip(batch, found, strict=True):
                 results[i] = best or [Translation("", -math.inf)]
         return results
+
+    def _check_tag(self, tag: str) -> None:
+        known = self.tokenizers.source.symbols if tag else []
+        for symbol in tag.split():
+            if symbol not in known:
+                its = f"it knows {', '.join(known)}" if known else "it knows none"
+                raise NmtError(f"{symbol}: not a symbol of this model; {its}")
 
     def _check_length(self, line: int, tokens: int) -> None:
         """Warns of a line longer than those trained on. Raises `DataError` for one beyond learned positions."""
@@ -168,16 +182,26 @@ class Translator:
         texts = iter(self.tokenizers.target.decode([h.ids for hypotheses in found for h in hypotheses]))
         return [[Translation(next(texts), h.score) for h in hypotheses] for hypotheses in found]
 
-    def _aligned(self, lines: Sequence[str], found: Sequence[Sequence[Translation]]) -> list[list[Translation]]:
-        """The translations of these lines with their links; no more of them at once than there are lines."""
+    def _aligned(
+        self, lines: Sequence[str], found: Sequence[Sequence[Translation]], tags: int
+    ) -> list[list[Translation]]:
+        """The translations of these lines with their links; no more of them at once than there are lines.
+
+        The first words of each line are as many `tags`, which are not counted.
+        """
         pairs = [(line, best.text) for line, several in zip(lines, found, strict=True) for best in several]
         with self.computing():
             links = iter(align(self.model, self.tokenizers, pairs, self.device, len(lines)))
-        return [[best._replace(alignment=next(links)) for best in several] for several in found]
+        return [[best._replace(alignment=_without(tags, next(links))) for best in several] for several in found]
 
     def computing(self) -> torch.autocast:
         """The block in which the model computes in the precision of this translator."""
         return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
+
+
+def _without(tags: int, links: Links) -> Links:
+    """The links of a line without its tags."""
+    return tuple((source - tags, target) for source, target in links if source >= tags)
 
 
 def _batches(order: Sequence[int], lengths: Sequence[int], size: int) -> Iterator[list[int]]:
