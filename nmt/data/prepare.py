@@ -4,9 +4,8 @@ import os
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +16,11 @@ from nmt.data.changes import choices, is_same, reason_to_prepare, record_input
 from nmt.data.encoding import Block, Encode, blocks, encoding
 from nmt.data.shards import DROPPED, FILES, FORMAT, Manifest, ShardWriter, SplitRecord, record_files
 from nmt.data.sieve import HeldOut, Sieve, select
+from nmt.data.vocabulary import reused, vocabulary
 from nmt.errors import DataError
 from nmt.files import make_folder, whole_file, whole_folder
 from nmt.recipe import Layout, Recipe, tag_of
-from nmt.text import Corpus, Tokenizer, Tokenizers, locate, tokenizer_files, train_tokenizer
+from nmt.text import Corpus, locate
 from nmt.text.cleaning import EMPTY, OVERLAP, REASONS, Cleaner
 from nmt.text.corpora import Pair
 from nmt.text.opening import raw
@@ -52,7 +52,7 @@ def prepare(recipe: Recipe, *, workers: int | None = None, force: bool = False, 
     }
     tests = _tests(recipe, report)
     read = [*splits.values(), tests.values()] if recipe.data.clean.overlap == "drop" else splits.values()
-    files = [*_reused(recipe), *(path for corpora in read for corpus in corpora for path in corpus.files)]
+    files = [*reused(recipe), *(path for corpora in read for corpus in corpora for path in corpus.files)]
     reason = "as told" if force else reason_to_prepare(folder, recipe, files)
     if reason is None:
         report(f"{folder}: prepared already, and nothing has changed since")
@@ -88,7 +88,10 @@ class _Preparation:
         for corpus in self.recipe.data.train:
             Cleaner(self.recipe.data.of(corpus))  # what it lacks is told here, not by a worker
         held_out = list(self._held_out())
-        tokenizers = self._learn()
+        tokenizers = vocabulary(self.recipe, self._read, self.report)
+        if not self.pairs:  # a tokenizer that is reused asks for no text, but the sieve must know how much there is
+            for _ in self._read():
+                pass
         tokenizers.save(self.folder)
         sieve = Sieve(self.recipe.data.clean, self.pairs.total(), held_out)
         with encoding(self.folder, self.recipe.data, workers) as encode:
@@ -126,55 +129,6 @@ class _Preparation:
             if held.escaped and self.recipe.data.clean.entities:
                 self.report(warn_of_entities(key, held.escaped))
             yield held
-
-    def _learn(self) -> Tokenizers:
-        """The tokenizers, learned from the training text, or taken from elsewhere."""
-        if files := _reused(self.recipe):
-            return self._reuse(files)
-        sources, targets = (
-            dict.fromkeys(getattr(corpus, side) for corpus in self.splits["train"]) for side in ("source", "target")
-        )
-        if self.recipe.tokenizer.shared:
-            shared = self._learn_one(" and ".join(sources | targets), chain.from_iterable(self._read()))
-            return Tokenizers(shared, shared)
-        return Tokenizers(
-            self._learn_one(" and ".join(sources), (source for source, _ in self._read())),
-            self._learn_one(" and ".join(targets), (target for _, target in self._read())),
-        )
-
-    def _reuse(self, files: Sequence[Path]) -> Tokenizers:
-        """The tokenizers in these files. Raises `ModelError`, and `DataError` where the recipe says otherwise."""
-        asked, one = self.recipe.tokenizer, len(files) == 1
-        if one != asked.shared:
-            many = "one vocabulary for both sides" if one else "a vocabulary for each side"
-            raise DataError(f"tokenizer.shared: must be {str(one).lower()}, for {asked.reuse} has {many}")
-        tokenizers = Tokenizers.fitted(files, self.recipe.symbols)
-        size = tokenizers.target.vocab_size
-        if asked.vocab_size not in (None, size):
-            must = f"must be {size}, as {files[-1]} comes to here, or left out"
-            raise DataError(f"tokenizer.vocab_size: {must}, found {asked.vocab_size}")
-        self.report(f"taking {size:,} subwords from {' and '.join(map(str, files))}")
-        for file, tokenizer in zip(files, tokenizers, strict=False):
-            if added := tokenizer.added_to(file):
-                self.report(f"{file}: added to it: {added}")
-        for _ in self._read():  # counts the pairs
-            pass
-        return tokenizers
-
-    def _learn_one(self, languages: str, lines: Iterable[str]) -> Tokenizer:
-        asked = self.recipe.tokenizer
-        size = asked.vocab_size or 0  # the schema asks for it where nothing is reused
-        self.report(f"learning {size:,} subwords of {languages}")
-        model = train_tokenizer(
-            lines,
-            size,
-            character_coverage=asked.character_coverage,
-            split_by_unicode_script=asked.split_by_unicode_script,
-            sample=asked.sample,
-            seed=self.recipe.seed,
-            symbols=self.recipe.symbols,
-        )
-        return Tokenizer(model)
 
     def _read(self) -> Iterator[Pair]:
         """The training pairs of all corpora, cleaned as far as that is quick; counts them."""
@@ -234,11 +188,6 @@ def _locate(recipe: Recipe) -> dict[str, list[Corpus]]:
     data = recipe.data
     entries = {"train": data.train, "valid": (data.valid,)}
     return {split: [locate(one, data.source, data.target) for one in several] for split, several in entries.items()}
-
-
-def _reused(recipe: Recipe) -> tuple[Path, ...]:
-    """The files of the tokenizer to be reused, if one is. Raises `ModelError`."""
-    return tokenizer_files(recipe.tokenizer.reuse) if recipe.tokenizer.reuse is not None else ()
 
 
 def _tests(recipe: Recipe, report: Report) -> dict[str, Corpus]:

@@ -1,18 +1,19 @@
 """Pairs drawn from the training text, and a tokenizer for it: the prepared one, or one learned from these pairs."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import islice
+from itertools import groupby, islice
 from typing import NamedTuple
 
 from tqdm import tqdm
 
 from nmt.data.changes import reason_to_prepare
 from nmt.data.encoding import blocks
+from nmt.data.vocabulary import reused, vocabulary
 from nmt.errors import DataError
 from nmt.recipe import Layout, Recipe
-from nmt.text import Corpus, Tokenizer, Tokenizers, train_tokenizer
+from nmt.text import Corpus, Tokenizers
 from nmt.text.cleaning import Cleaner
 from nmt.text.corpora import Pair
 from nmt.text.sampling import reservoir
@@ -68,7 +69,7 @@ def prepared(recipe: Recipe, train: Sequence[Corpus], held_out: Sequence[Corpus]
     """The tokenizers that `nmt prepare` has made, if they are those of this recipe and this text."""
     folder = Layout.of(recipe).data
     read = held_out if recipe.data.clean.overlap == "drop" else held_out[:1]  # valid is the first
-    files = [path for corpus in (*train, *read) for path in corpus.files]
+    files = [*reused(recipe), *(path for corpus in (*train, *read) for path in corpus.files)]
     return Tokenizers.load(folder) if reason_to_prepare(folder, recipe, files) is None else None
 
 
@@ -78,38 +79,26 @@ def learned(recipe: Recipe, train: Sequence[Corpus], draw: Draw, sample: int | N
     With no more pairs than are drawn they are those that `nmt prepare` learns. Raises `DataError` where the text has
     no words, or too few for so many entries.
     """
-    clean = Cleaner(recipe.data, language=False)
-    kept = list(clean(draw.pairs).kept())
+    cleaners = [Cleaner(recipe.data.of(corpus.entry), language=False) for corpus in train]
+    kept = [pair for number, clean in enumerate(cleaners) for pair in clean(draw.from_corpus(number)).kept()]
     if not kept:
         raise DataError(f"data.train: no pair is left of the {draw.read.total():,} read: see data.clean")
     try:
-        return _learn(recipe, kept), len(kept)
+        return vocabulary(recipe, lambda: kept, _say_nothing), len(kept)
     except DataError:
         if draw.complete:
             raise
     # There are perhaps too few words in a part of the text for so many entries: what prepare takes is enough.
-    read = blocks(0, (pair for _, pair in _numbered(train, sample, Counter())), True)
-    whole = (pair for block in read for pair in clean(block.pairs).kept())
-    kept = reservoir(whole, -(-recipe.tokenizer.sample // 2), recipe.seed)
-    return _learn(recipe, kept), len(kept)
-
-
-def _learn(recipe: Recipe, pairs: Sequence[Pair]) -> Tokenizers:
-    if recipe.tokenizer.shared:
-        shared = _learn_one(recipe, (side for pair in pairs for side in pair))
-        return Tokenizers(shared, shared)
-    source, target = (_learn_one(recipe, (pair[side] for pair in pairs)) for side in (0, 1))
-    return Tokenizers(source, target)
-
-
-def _learn_one(recipe: Recipe, lines: Iterable[str]) -> Tokenizer:
-    asked = recipe.tokenizer
-    model = train_tokenizer(
-        lines,
-        asked.vocab_size,
-        character_coverage=asked.character_coverage,
-        split_by_unicode_script=asked.split_by_unicode_script,
-        sample=asked.sample,
-        seed=recipe.seed,
+    numbered = _numbered(train, sample, Counter())
+    whole = (
+        pair
+        for number, some in groupby(numbered, key=lambda one: one[0])
+        for block in blocks(number, (pair for _, pair in some), True)
+        for pair in cleaners[number](block.pairs).kept()
     )
-    return Tokenizer(model)
+    kept = reservoir(whole, -(-recipe.tokenizer.sample // 2), recipe.seed)
+    return vocabulary(recipe, lambda: kept, _say_nothing), len(kept)
+
+
+def _say_nothing(line: str) -> None:
+    """What prepare tells, check does not."""

@@ -113,7 +113,7 @@ class Vocabulary:
     """The entries that are neither special nor bytes, by how often the training text has them; of both if shared."""
 
     language: str
-    asked: int  # tokenizer.vocab_size
+    asked: int  # of the tokenizer, special ones and bytes included
     entries: int
     used: int
     seen_10: int  # ten times or more

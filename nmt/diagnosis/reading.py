@@ -29,7 +29,7 @@ from nmt.diagnosis.figures import (
 )
 from nmt.diagnosis.suspicions import Alignment, Balance, Tongues, lengths
 from nmt.errors import DataError
-from nmt.recipe import Clean, Data, Layout, Recipe
+from nmt.recipe import Clean, Data, Layout, Recipe, tag_of
 from nmt.text import Corpus, Tokenizers, locate, reason_to_drop
 from nmt.text.cleaning import DUPLICATE, ENTITIES, NEAR_DUPLICATE, OVERLAP, REASONS, Cleaner, unescape
 from nmt.text.corpora import Pair
@@ -52,13 +52,16 @@ def diagnose(recipe: Recipe, *, sample: int | None = None, workers: int = 1) -> 
     held_out, unread = _held_out(data)
     for corpus in (*train, *held_out.values()):
         _check_twice(corpus)
-    Cleaner(data)  # what it lacks is told before all is read
+    for entry in data.train:
+        Cleaner(data.of(entry))  # what it lacks is told before all is read
     draw = Draw.of(train, recipe.seed, sample)
     tokenizers, pairs = prepared(recipe, train, list(held_out.values())), 0
     if tokenizers is None:
         tokenizers, pairs = learned(recipe, train, draw, sample)
     drawn = "all" if draw.complete and sample is None else f"{pairs:,} drawn"
     origin = f"learned from {drawn} pairs" if pairs else f"the one in {Layout.of(recipe).data}"
+    if pairs and recipe.tokenizer.reuse is not None:
+        origin = f"the one in {recipe.tokenizer.reuse}"
     near = data.model_copy(update={"clean": data.clean.model_copy(update={"near_duplicates": True})})
     with TemporaryDirectory(prefix="nmt-check-") as folder:
         tokenizers.save(folder)
@@ -100,8 +103,13 @@ def _off(clean: Clean) -> Clean:
 class _Corpus:
     """A corpus as it is being examined."""
 
-    def __init__(self, key: str, corpus: Corpus, data: Data, tokenizers: Tokenizers) -> None:
-        self.key, self.account = key, Account(corpus)
+    def __init__(self, key: str, corpus: Corpus, number: int, data: Data, tokenizers: Tokenizers) -> None:
+        """`number` is its place among the corpora to train on."""
+        self.key, self.number, self.account = key, number, Account(corpus)
+        data = data.of(corpus.entry)
+        self.own = Cleaner(data, language=False)
+        self.other = Cleaner(data.model_copy(update={"clean": _off(data.clean)}))
+        self._tongues = Tongues(data)
         languages = data.source, data.target
         self.sides = [SideCounter(*side) for side in zip(languages, tokenizers, strict=True)]
         self.alignment = Alignment()
@@ -118,7 +126,7 @@ class _Corpus:
         for code in np.unique(reasons[reasons > 0]).tolist():
             self.note(REASONS[code], pairs, np.flatnonzero(reasons == code))
 
-    def figures(self, drawn: Sequence[Pair], tongues: Tongues) -> CorpusFigures:
+    def figures(self, drawn: Sequence[Pair]) -> CorpusFigures:
         """What was found; `drawn` are pairs to tell the languages of."""
         account = self.account
         record = account.record
@@ -134,7 +142,7 @@ class _Corpus:
             findings=tuple(self._findings()),
             shifts=tuple(self.alignment.shifts),
             correlation=self.alignment.correlation,
-            languages=tongues.look(drawn[:_LOOKED_AT]),
+            languages=self._tongues.look(drawn[:_LOOKED_AT]),
         )
 
     def _findings(self) -> Iterator[Finding]:
@@ -156,10 +164,8 @@ class _Examination:
     def __init__(self, recipe: Recipe, tokenizers: Tokenizers, encode: Encode, draw: Draw, sample: int | None) -> None:
         self._recipe, self._data = recipe, recipe.data
         self._tokenizers, self._encode, self._draw, self._sample = tokenizers, encode, draw, sample
-        self._plain, self._own = Cleaner(None), Cleaner(recipe.data, language=False)
-        self._other = Cleaner(recipe.data.model_copy(update={"clean": _off(recipe.data.clean)}))
+        self._plain = Cleaner(None)
         self._balance = Balance(lengths(draw.pairs))
-        self._tongues = Tongues(recipe.data)
         self._unseen = UnseenWords(), UnseenWords()
         self._lengths = Drawn(_MEASURED, recipe.seed)
         self._counts: list[SideCounter] = []
@@ -182,15 +188,15 @@ class _Examination:
             overlaps=tuple(_overlaps(held)),
             unread=unread,
             sampled=self._sample,
-            languages_checked=self._tongues.able,
+            languages_checked=all(one.languages is not None for one in (*ours, *others)),
             lengths=self._lengths.rows,
         )
 
     def _examine_training(self, number: int, corpus: Corpus, sieve: Sieve) -> CorpusFigures:
-        one = _Corpus(TRAIN, corpus, self._data, self._tokenizers)
+        one = _Corpus(TRAIN, corpus, number, self._data, self._tokenizers)
         for block, part in self._encode(self._blocks(one, self._draw.read[number], True)):
             places, kept = self._sieved(one, block, part, sieve)
-            text = self._other(block.pairs)
+            text = one.other(block.pairs)
             self._suspect(one, block, places, text.reasons, lengths(list(zip(text.sources, text.targets, strict=True))))
             for side, lines, stream, unseen in zip(
                 one.sides, (text.sources, text.targets), kept, self._unseen, strict=True
@@ -201,13 +207,13 @@ class _Examination:
             self._lengths.add(np.stack([side.lengths for side in kept], 1))
             one.account.add(block.pairs, part.reasons, part.repaired)
         self._sum(one)
-        return one.figures(self._draw.from_corpus(number), self._tongues)
+        return one.figures(self._draw.from_corpus(number))
 
     def _sieved(self, one: _Corpus, block: Block, part: Encoded, sieve: Sieve) -> tuple[np.ndarray, StreamPair]:
         """The places of the pairs that are kept in the end, and their ids; `part` is told the others' reasons."""
         assert part.hashes
         places = np.flatnonzero(part.reasons == 0)
-        found, overlaps = sieve(part.hashes)
+        found, overlaps = sieve(part.hashes, tag_of(one.account.corpus.entry))
         clean = self._data.clean
         for kind, on in ((DUPLICATE, clean.duplicates), (NEAR_DUPLICATE, clean.near_duplicates)):
             if not on:
@@ -220,10 +226,10 @@ class _Examination:
         return places[found == 0], select(part.kept, found == 0)
 
     def _examine_held_out(self, key: str, corpus: Corpus) -> CorpusFigures:
-        one = _Corpus(key, corpus, self._data, self._tokenizers)
+        one = _Corpus(key, corpus, 0, self._data, self._tokenizers)
         drawn: list[Pair] = []
         for block, part in self._encode(self._blocks(one, None, False)):
-            text, ours = self._plain(block.pairs), self._own(block.pairs)
+            text, ours = self._plain(block.pairs), one.own(block.pairs)
             places = np.flatnonzero(part.reasons == 0)
             sizes = zip(part.kept.source.lengths.tolist(), part.kept.target.lengths.tolist(), strict=True)
             long = [REASONS.index(reason_to_drop(*size, self._data) or "") for size in sizes]
@@ -231,7 +237,7 @@ class _Examination:
             reasons[places] = np.where(reasons[places] > 0, reasons[places], long)
             reasons[part.reasons > 0] = 0
             one.note_reasons(block.pairs, reasons)
-            others = np.where(reasons > 0, 0, self._other(block.pairs).reasons)
+            others = np.where(reasons > 0, 0, one.other(block.pairs).reasons)
             pairs = list(zip(text.sources, text.targets, strict=True))
             self._suspect(one, block, places, others, lengths(pairs))
             for side, lines, stream, unseen in zip(
@@ -241,7 +247,7 @@ class _Examination:
                 unseen.expect(key, lines)
             one.account.add(block.pairs, part.reasons, part.repaired)
             drawn += block.pairs[: max(0, _LOOKED_AT - len(drawn))]
-        return one.figures(drawn, self._tongues)
+        return one.figures(drawn)
 
     def _suspect(self, one: _Corpus, block: Block, places: np.ndarray, reasons: np.ndarray, sizes: np.ndarray) -> None:
         """Notes what else is odd about the pairs that are kept."""
@@ -257,7 +263,7 @@ class _Examination:
     def _blocks(self, one: _Corpus, total: int | None, train: bool) -> Iterator[Block]:
         corpus = one.account.corpus
         pairs = islice(corpus.pairs(one.account.skipped), self._sample)
-        return blocks(0, watched(pairs, f"examining {corpus.name}", total), train)
+        return blocks(one.number, watched(pairs, f"examining {corpus.name}", total), train)
 
     def _sum(self, one: _Corpus) -> None:
         if not self._counts:
@@ -268,12 +274,12 @@ class _Examination:
 
     def _vocabularies(self) -> Iterator[Vocabulary]:
         source, target = self._counts
-        data, asked = self._data, self._recipe.tokenizer.vocab_size
-        if self._tokenizers.shared:
-            yield source.vocabulary(f"{data.source} and {data.target}", asked, target)
+        data, made = self._data, self._tokenizers
+        if made.shared:
+            yield source.vocabulary(f"{data.source} and {data.target}", made.source.vocab_size, target)
             return
-        yield source.vocabulary(data.source, asked)
-        yield target.vocabulary(data.target, asked)
+        yield source.vocabulary(data.source, made.source.vocab_size)
+        yield target.vocabulary(data.target, made.target.vocab_size)
 
 
 def _escaped(text: str) -> bool:

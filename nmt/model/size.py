@@ -12,8 +12,13 @@ def parameter_count(recipe: Recipe) -> int:
 
     Raises `RecipeError` where the size of the vocabulary is left to a tokenizer that is reused.
     """
-    vocabulary = recipe.tokenizer.vocab_size  # of each side, where it is not shared
-    if vocabulary is None:
-        raise RecipeError("tokenizer.vocab_size: must be given, for the parameters to be counted")
+    vocabulary = vocabulary_size(recipe)
     with torch.device("meta"):
         return Transformer(recipe.model, vocabulary, vocabulary).parameter_count()
+
+
+def vocabulary_size(recipe: Recipe) -> int:
+    """The entries of the recipe's vocabulary; of each side, where it is not shared. Raises `RecipeError`, as above."""
+    if recipe.tokenizer.vocab_size is None:
+        raise RecipeError("tokenizer.vocab_size: must be given, for the parameters to be counted")
+    return recipe.tokenizer.vocab_size

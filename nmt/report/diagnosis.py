@@ -55,7 +55,9 @@ class Report:
         if device and (pairs := sum(one.kept for one in found.train)):
             from nmt.training import estimate  # which takes torch along
 
-            taken = estimate.estimate(recipe, found.lengths, pairs, device)
+            size = {"vocab_size": max(one.asked for one in found.vocabularies)}
+            sized = recipe.model_copy(update={"tokenizer": recipe.tokenizer.model_copy(update=size)})
+            taken = estimate.estimate(sized, found.lengths, pairs, device)
             advice += estimate.advise(taken)
         return cls(recipe, found, sorted(advice, key=lambda one: _LEVELS.index(one.level)), taken)
 

@@ -19,7 +19,7 @@ from nmt.data.segmentation import Segmented
 from nmt.diagnosis import Advice
 from nmt.ids import SPECIALS
 from nmt.model.device import pick_device, pick_precision
-from nmt.model.size import parameter_count
+from nmt.model.size import parameter_count, vocabulary_size
 from nmt.model.transformer import Transformer
 from nmt.recipe import Depths, Recipe
 from nmt.training.learner import Learner
@@ -84,13 +84,13 @@ def estimate(recipe: Recipe, lengths: np.ndarray, pairs: int, device: str = "aut
     typical = _chunk(recipe, update, max(_FEWEST_TOKENS, min(size, int(budget))), None)
     seconds, step = zip(*(_times(shape, typical, where, precision) for shape in shapes), strict=True)
     # What is kept does not depend on the vocabulary, but for the gradient of its projection.
-    words = min(_FEW_WORDS, recipe.tokenizer.vocab_size)
+    words = min(_FEW_WORDS, vocabulary_size(recipe))
     tokenizer = recipe.tokenizer.model_copy(update={"vocab_size": words})
     small = [shape.model_copy(update={"tokenizer": tokenizer}) for shape in shapes]
     longest = _chunk(small[0], lengths, size, -1)
     kept = [_kept(shape, longest, where, precision) for shape in small]
     parameters = parameter_count(recipe)
-    projection = 4 * recipe.model.d_model * (recipe.tokenizer.vocab_size - words)
+    projection = 4 * recipe.model.d_model * (vocabulary_size(recipe) - words)
     return Estimate(
         parameters=parameters,
         state=STATE_BYTES * parameters,
@@ -190,7 +190,7 @@ def _kept(recipe: Recipe, chunk: Chunk, device: torch.device, precision: torch.d
 
 
 def _learner(recipe: Recipe, device: torch.device, precision: torch.dtype) -> Learner:
-    vocabulary = recipe.tokenizer.vocab_size
+    vocabulary = vocabulary_size(recipe)
     torch.manual_seed(recipe.seed)
     model = Transformer(recipe.model, vocabulary, vocabulary).to(device)
     return Learner(recipe, model.train(), device, precision)
