@@ -19,6 +19,7 @@ from nmt.text import Tokenizer, Tokenizers, reason_to_drop, tagged
 from nmt.text.cleaning import CODES, Cleaner
 from nmt.text.corpora import Pair
 from nmt.text.duplicates import Hashes, hashes
+from nmt.text.lexicon import Lexicon
 
 BLOCK_PAIRS = 2_000
 BLOCK_CHARACTERS = 1_000_000  # bounds the memory of a block where lines are long
@@ -48,10 +49,15 @@ class Encoded(NamedTuple):
 class PairEncoder:
     """Encodes blocks, and drops the pairs that are not worth keeping; `data` says which those are in training text."""
 
-    def __init__(self, tokenizers: Tokenizers, data: Data) -> None:
+    def __init__(self, tokenizers: Tokenizers, data: Data, lexicon: Lexicon | None = None) -> None:
         self._tokenizers, self._data = tokenizers, data
-        self._check = Cleaner(None)
+        self._lexicon, self._check = lexicon, Cleaner(None)
         self._cleaners: dict[tuple[str, str], Cleaner] = {}  # by the languages of corpora
+
+    @classmethod
+    def load(cls, folder: Path, data: Data) -> "PairEncoder":
+        """With what was learned into `folder`. Raises `NmtError` where that is missing or damaged."""
+        return cls(Tokenizers.load(folder), data, Lexicon.load(folder))
 
     def __call__(self, block: Block) -> Encoded:
         """The pairs of a block as token ids."""
@@ -78,7 +84,7 @@ class PairEncoder:
     def _cleaner(self, data: Data) -> Cleaner:
         languages = data.source, data.target
         if languages not in self._cleaners:
-            self._cleaners[languages] = Cleaner(data)
+            self._cleaners[languages] = Cleaner(data, lexicon=self._lexicon)
         return self._cleaners[languages]
 
 
@@ -107,7 +113,7 @@ def encoding(folder: Path, data: Data, workers: int) -> Iterator[Encode]:
     so memory is bounded. Raises `NmtError` when a worker dies.
     """
     if workers == 1:
-        encoder = PairEncoder(Tokenizers.load(folder), data)
+        encoder = PairEncoder.load(folder, data)
         yield lambda blocks: ((block, encoder(block)) for block in blocks)
         return
     with ExitStack() as stack:
@@ -176,7 +182,7 @@ class _Worker:
 def _work(folder: Path, data: Data, pipe: Connection) -> None:
     """The life of a worker: it ends when the pipe does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends us
-    encode = PairEncoder(Tokenizers.load(folder), data)
+    encode = PairEncoder.load(folder, data)
     with suppress(EOFError, OSError):
         while True:
             pipe.send(encode(pipe.recv()))

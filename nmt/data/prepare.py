@@ -23,6 +23,7 @@ from nmt.recipe import Layout, Recipe, tag_of
 from nmt.text import Corpus, locate
 from nmt.text.cleaning import EMPTY, OVERLAP, REASONS, Cleaner
 from nmt.text.corpora import Pair
+from nmt.text.lexicon import FEWEST, Lexicon, Sample
 from nmt.text.opening import raw
 
 STANDARD_INPUT = "standard-input"  # its copy in the run folder
@@ -81,6 +82,7 @@ class _Preparation:
     report: Report
     pairs: Counter[Corpus] = field(default_factory=Counter)  # known once a corpus has been read
     accounts: dict[str, list[Account]] = field(default_factory=dict)
+    sample: Sample = field(default_factory=Sample)  # of the training pairs
 
     def run(self, files: list[Path], workers: int) -> Manifest:
         """Fills the folder; the manifest goes last."""
@@ -93,6 +95,7 @@ class _Preparation:
             for _ in self._read():
                 pass
         tokenizers.save(self.folder)
+        self._learn_lexicon()
         sieve = Sieve(self.recipe.data.clean, self.pairs.total(), held_out)
         with encoding(self.folder, self.recipe.data, workers) as encode:
             splits = {split: self._encode(split, encode, sieve) for split in self.splits}
@@ -130,6 +133,15 @@ class _Preparation:
                 self.report(warn_of_entities(key, held.escaped))
             yield held
 
+    def _learn_lexicon(self) -> None:
+        """What tells misaligned pairs, learned from a sample of the training text where it is large enough."""
+        if not self.recipe.data.clean.misaligned:
+            return
+        if lexicon := Lexicon.learn(self.sample.pairs()):
+            lexicon.save(self.folder)
+        else:
+            self.report(f"data.clean.misaligned: not looked for, for that takes {FEWEST:,} different pairs")
+
     def _read(self) -> Iterator[Pair]:
         """The training pairs of all corpora, cleaned as far as that is quick; counts them."""
         dropped = Counter[int]()
@@ -140,7 +152,10 @@ class _Preparation:
                 self.pairs[corpus] += len(block.pairs)
                 cleaned = clean(block.pairs)
                 dropped.update(cleaned.reasons.tolist())
-                yield from cleaned.kept()
+                kept = list(cleaned.kept())
+                if self.recipe.data.clean.misaligned:
+                    self.sample.add(kept)
+                yield from kept
             if not self.pairs[corpus]:
                 raise DataError(f"{corpus.files[0]}: the corpus is empty")
         if not dropped[0]:

@@ -18,13 +18,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nmt.errors import DataError
 from nmt.files import read_json, write_json
+from nmt.text.lexicon import LEXICON
 
 FORMAT = 1
 SHARD_PAIRS = 1_000_000
 SHARD_TOKENS = 32_000_000  # of one side
 MANIFEST = "manifest.json"
 DROPPED = "dropped.txt"  # examples for the user; nothing depends on it
-FILES = (MANIFEST, "tokenizer*.model", "*.npy", DROPPED)  # all that a folder of prepared text holds
+FILES = (MANIFEST, "tokenizer*.model", "*.npy", LEXICON, DROPPED)  # all that a folder of prepared text holds
 SIDES = ("source", "target")
 
 MEND = "run `nmt prepare` again"

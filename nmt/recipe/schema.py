@@ -267,6 +267,10 @@ class Clean(Section):
     language: bool = False
     """Drop pairs when a side is ten times likelier in another language than in its own, swapped sides too, by py3langid
     (Lui and Baldwin, 2012): pip install nmt[langid]. It takes longer than all other steps together."""
+    misaligned: bool = True
+    """Drop pairs whose sides do not translate one another, alone or in runs of lines that slipped, by which words go
+    together in this text itself (IBM model 1; Brown et al., 1993; Moore, 2004). Text of fewer than 4,000 pairs says
+    too little of that, and keeps them."""
     duplicates: bool = True
     """Drop pairs that have been there before, in the same corpus or an earlier one."""
     near_duplicates: bool = False

@@ -10,18 +10,20 @@ import numpy as np
 
 from nmt.recipe import Data
 from nmt.text.languages import Languages
+from nmt.text.lexicon import Lexicon
+from nmt.text.misaligned import Misaligned
 from nmt.text.normalise import one_line
 from nmt.text.scripts import Counts, count, table
 
 EMPTY, TOO_LONG, LENGTH_RATIO = "empty", "too long", "length ratio"
 CONTROL, TAGS, IDENTICAL, LETTERS = "control characters", "tags", "identical sides", "few letters"
-SCRIPT, NUMBERS, LANGUAGE = "wrong script", "numbers", "wrong language"
+SCRIPT, NUMBERS, LANGUAGE, MISALIGNED = "wrong script", "numbers", "wrong language", "misaligned"
 DUPLICATE, NEAR_DUPLICATE, OVERLAP = "duplicate", "near duplicate", "overlap"
 ENTITIES = "entities"  # the one that repairs
 
 # In the order of the steps. A pair's reason travels as its place in here; 0 is a pair that is kept.
 REASONS = (
-    "", EMPTY, CONTROL, TAGS, IDENTICAL, LETTERS, SCRIPT, NUMBERS, LANGUAGE, TOO_LONG, LENGTH_RATIO,
+    "", EMPTY, CONTROL, TAGS, IDENTICAL, LETTERS, SCRIPT, NUMBERS, LANGUAGE, MISALIGNED, TOO_LONG, LENGTH_RATIO,
     OVERLAP, DUPLICATE, NEAR_DUPLICATE,
 )  # fmt: skip
 CODES = {reason: code for code, reason in enumerate(REASONS)}
@@ -72,13 +74,14 @@ Step = Callable[[Text, np.ndarray], Iterable[int]]
 
 
 class Cleaner:
-    """The steps of `data.clean` that look at one pair at a time; a function of the pairs alone.
+    """The steps of `data.clean` that look at one pair at a time, and the one that looks at its neighbours too.
 
     Without `data`, only pairs with an empty side are dropped, and nothing is repaired. Without `language`, the step
-    that tells languages apart is left out, for it is slow. Raises `NmtError` where that step cannot be taken.
+    that tells languages apart is left out, for it is slow; without a `lexicon`, the one that finds misaligned pairs.
+    Raises `NmtError` where a step cannot be taken.
     """
 
-    def __init__(self, data: Data | None, language: bool = True) -> None:
+    def __init__(self, data: Data | None, language: bool = True, lexicon: Lexicon | None = None) -> None:
         self._repair = data is not None and data.clean.entities
         self._tables: list[np.ndarray] = []
         self._steps: list[tuple[str, Step]] = [(EMPTY, _each(lambda source, target: not (source and target)))]
@@ -96,7 +99,8 @@ class Cleaner:
             (NUMBERS, clean.numbers, lambda: _each(lambda source, target: not same_numbers(source, target))),
             (LANGUAGE, clean.language and language, lambda: _each(Languages(data.source, data.target).differ)),
         ]
-        # A step that scores how well the sides of a pair fit together (misalignment) has its place here, at the end.
+        if lexicon:
+            steps.append((MISALIGNED, clean.misaligned, lambda: _astray(lexicon)))
         self._steps += [(reason, make()) for reason, wanted, make in steps if wanted]
 
     def __call__(self, pairs: Sequence[tuple[str, str]]) -> Cleaned:
@@ -191,6 +195,12 @@ def _controlled(text: Text, places: np.ndarray) -> Iterator[int]:
     for at in places.tolist():
         if any(_CONTROL.search(side) for side in text.raw[at] if not side.isprintable() or "\ufffd" in side):
             yield at
+
+
+def _astray(lexicon: Lexicon) -> Step:
+    """The step that drops misaligned pairs; those dropped already are neighbours too."""
+    find = Misaligned(lexicon)
+    return lambda text, places: places[find(text.sources, text.targets)[places]]
 
 
 class _FewLetters:
