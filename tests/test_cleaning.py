@@ -1,9 +1,6 @@
 """Laws of cleaning: dirt goes, what is good stays, and all that is dropped or repaired is told."""
 
-import random
 import sys
-from collections import Counter
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -312,16 +309,6 @@ def test_dirt_never_enters_the_vocabulary(pairs: list[tuple[str, str]]) -> None:
     assert Path("run/data/tokenizer.model").read_bytes() == clean
 
 
-def test_the_number_of_workers_changes_nothing(pairs: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nmt.data.encoding.BLOCK_PAIRS", 7)
-    write("train", dirty(pairs, 12)[0])
-    told = [run(f"run=run{workers}", "data.clean.near_duplicates=true", workers=workers) for workers in (1, 2)]
-    assert told[0][2:] == told[1][2:]
-    one, other = ({path.name: path.read_bytes() for path in Path(f"run{n}/data").iterdir()} for n in (1, 2))
-    del one["manifest.json"], other["manifest.json"]  # its figures are those told
-    assert one == other
-
-
 @pytest.mark.parametrize("override", ["data.clean.tags=false", "data.clean.min_letters=0.5", "data.clean.overlap=drop"])
 def test_cleaning_otherwise_is_preparing_again(pairs: list[tuple[str, str]], override: str) -> None:
     run()
@@ -381,58 +368,7 @@ def test_entities_in_held_out_text_are_told_for_they_are_not_repaired_there(pair
     assert not any("WARNING" in line for line in run("data.clean.entities=false"))
 
 
-# A dirty corpus
-
-FRENCH = [
-    f"{who} {does} {where}."
-    for who, does, where in product(
-        ["Le chien", "Une vieille femme", "Mon voisin", "Le directeur", "La petite fille"],
-        ["mange une pomme", "regarde la télévision", "attend le train", "lit un livre", "ouvre la porte"],
-        ["dans la cuisine", "devant la maison", "avec ses amis", "depuis ce matin", "sans rien dire", "à côté du lac",
-         "avant de partir", "pendant les vacances"],
-    )
-]  # fmt: skip
-
-
-def dirty(good: list[tuple[str, str]], each: int) -> tuple[list[tuple[str, str]], list[str]]:
-    """A corpus of `each` pairs of every kind of dirt among good ones, four times as many; and the kind of each pair."""
-    dice = random.Random(1)
-    clean, rest = good[: 4 * each], iter(good[4 * each :])
-    some = [[next(rest) for _ in range(each)] for _ in range(5)]
-    html = ["<p>{}</p>", '<a href="index.html">{}</a>', "{}<br />", '<span class="x">{}</span>']
-    shifted = [target for _, target in some[1]]
-    kinds = {
-        "good": clean,
-        "duplicates": dice.sample(clean, each),
-        "swapped": [(target, source) for source, target in some[0]],
-        "shifted": [(source, target) for (source, _), target in zip(some[1], shifted[1:] + shifted[:1], strict=True)],
-        "html": [(dice.choice(html).format(source), dice.choice(html).format(target)) for source, target in some[2]],
-        "wrong language": [(source, french) for (source, _), french in zip(some[3], FRENCH, strict=False)],
-        "copies": [(source, source) for source, _ in some[4]],
-    }
-    labelled = [(pair, kind) for kind, all_of_it in kinds.items() for pair in all_of_it]
-    dice.shuffle(labelled)
-    return [pair for pair, _ in labelled], [kind for _, kind in labelled]
-
-
-def test_a_dirty_corpus_is_cleaned_and_the_good_pairs_stay() -> None:
-    pytest.importorskip("py3langid")
-    asked = data(language=True)
-    good = sample("train")
-    random.Random(2).shuffle(good)
-    pairs, kinds = dirty(good, 200)
-    cleaned = Cleaner(asked)(pairs)
-    left = np.flatnonzero(cleaned.reasons == 0)
-    cleaned.reasons[left], _ = Sieve(asked.clean, len(pairs), [])(hashes(cleaned.kept()))
-    # Of a pair and its duplicate it does not matter which one stays.
-    counts, stay = Counter(kinds), Counter(kind for kind, why in zip(kinds, cleaned.reasons, strict=True) if not why)
-    both = {"good", "duplicates"}
-    kept = len(
-        {pair for pair, kind, why in zip(pairs, kinds, cleaned.reasons, strict=True) if kind in both and not why}
-    )
-    assert sum(stay[kind] for kind in both) == kept >= 0.98 * counts["good"]
-    for kind in counts.keys() - both - {"shifted"}:
-        assert stay[kind] <= 0.05 * counts[kind], (kind, stay[kind])
+# Good text
 
 
 def test_the_defaults_leave_the_sample_alone() -> None:
