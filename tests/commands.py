@@ -87,7 +87,8 @@ class Server:
     def start(self, folder: Path, *arguments: object, stdin: bytes | Path = b"", **limits: Any) -> Running:
         """`nmt ARGUMENTS` begins in a folder.
 
-        limits: `largest`, the bytes that a file may have; `out`, a file to be standard output; `signal`, the number of
+        limits: `largest`, the bytes that a file may have; `memory`, those that it may take beyond what it begins with;
+        `out`, a file to be standard output; `signal`, the number of
         a signal and the text that brings it, once it is written on standard error.
         """
         self._count += 1
@@ -178,12 +179,16 @@ def _run(job: dict[str, Any]) -> int:
     for number, (name, flags) in enumerate((("in", os.O_RDONLY), ("out", os.O_WRONLY), ("err", os.O_WRONLY))):
         os.dup2(os.open(job[name], flags), number)
     sys.stdin, sys.stdout, sys.stderr = (os.fdopen(n, mode, closefd=False) for n, mode in enumerate("rww"))
+    sys.stderr.reconfigure(errors="backslashreplace")  # as Python has it
     sys.argv = ["nmt", *job["arguments"]]
     os.chdir(job["folder"])
     if "signal" in job:
         sys.stderr = _Trigger(sys.stderr, *job["signal"])  # type: ignore[assignment]
     if "largest" in job:
         resource.setrlimit(resource.RLIMIT_FSIZE, (job["largest"], job["largest"]))
+    if "memory" in job:
+        mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (mapped + job["memory"],) * 2)
     try:
         nmt.cli.main()
         code = 0

@@ -50,10 +50,13 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """The command `nmt`: text is UTF-8 whatever the locale, and SIGTERM leaves nothing half-written either."""
+    """The command `nmt`: text is UTF-8 whatever the locale, and SIGTERM leaves nothing half-written either.
+
+    What is no text, in the name of a file, is told as it is escaped.
+    """
     if sys.stdout is None:
         _leave("nmt: error: standard output is closed: name a file for it, or /dev/null", 2)
-    sys.stdout.reconfigure(encoding="utf-8", newline="\n")  # type: ignore[union-attr]
+    sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")  # type: ignore[union-attr]
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     app()
 

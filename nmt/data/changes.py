@@ -74,7 +74,10 @@ def record_input(path: Path) -> InputRecord:
 
 def is_same(path: Path, record: InputRecord) -> bool:
     """By size and time, which is cheap, or else by content: copying a corpus does not make it another one."""
-    status = path.stat()
+    try:
+        status = path.stat()
+    except OSError:  # removed meanwhile
+        return False
     if status.st_size != record.bytes:
         return False
     return status.st_mtime_ns == record.modified or record_input(path).sha256 == record.sha256

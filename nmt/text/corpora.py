@@ -98,8 +98,8 @@ def _existing(*candidates: Path, mend: str = "") -> Path:
     for path in candidates:
         if os.path.exists(path):  # Path.exists raises where a folder may not be searched
             return path
-    others = "".join(f", nor {path}" for path in candidates[1:])
-    raise DataError(f"{candidates[0]}: no such file{others}{mend}")
+    others = "".join(f", nor {called(path)}" for path in candidates[1:])
+    raise DataError(f"{called(candidates[0])}: no such file{others}{mend}")
 
 
 def _kind_meant(prefix: str) -> str:

@@ -62,8 +62,9 @@ _LONGEST_MAGIC = max(len(magic) for packing in _PACKINGS for magic in packing.ma
 
 
 def called(path: str | Path) -> str:
-    """What a file is called in messages."""
-    return "standard input" if str(path) == "-" else str(path)
+    """What a file is called in messages, on one line whatever its name."""
+    name = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(path))
+    return "standard input" if name == "-" else name
 
 
 @contextmanager
