@@ -1,5 +1,6 @@
 """Laws of cleaning: dirt goes, what is good stays, and all that is dropped or repaired is told."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -313,6 +314,15 @@ def test_dirt_never_enters_the_vocabulary(pairs: list[tuple[str, str]]) -> None:
 def test_cleaning_otherwise_is_preparing_again(pairs: list[tuple[str, str]], override: str) -> None:
     run()
     assert f"preparing again: the recipe has changed in {override.split('=')[0]}" in run(override)[0]
+
+
+def test_a_step_that_did_not_exist_at_the_time_does_not_spoil_what_was_prepared(pairs: list[tuple[str, str]]) -> None:
+    run()
+    path = Path("run/data/manifest.json")
+    manifest = json.loads(path.read_text())
+    del manifest["choices"]["data"]["clean"]["misaligned"]
+    path.write_text(json.dumps(manifest))
+    assert "nothing has changed" in run()[0]
 
 
 def test_training_text_of_which_nothing_is_left_is_told_with_the_reasons(pairs: list[tuple[str, str]]) -> None:

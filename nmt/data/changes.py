@@ -19,7 +19,7 @@ def reason_to_prepare(folder: Path, recipe: Recipe, files: Sequence[Path]) -> st
         manifest = Manifest.load(folder)
     except DataError as error:
         return f"again: {str(error).removesuffix(MEND).rstrip(' :')}"
-    if changed := _differences(_completed(manifest.choices), choices(recipe)):
+    if changed := _changed(manifest, recipe):
         return f"again: the recipe has changed in {', '.join(changed)}"
     for path in files:
         record = manifest.inputs.get(str(path))
@@ -30,7 +30,7 @@ def reason_to_prepare(folder: Path, recipe: Recipe, files: Sequence[Path]) -> st
 
 def check_prepared(folder: Path, recipe: Recipe) -> None:
     """Raises `DataError` where `folder` holds nothing, or what another recipe asked for."""
-    if changed := _differences(_completed(Manifest.load(folder).choices), choices(recipe)):
+    if changed := _changed(Manifest.load(folder), recipe):
         raise DataError(f"{folder}: the recipe has since changed in {', '.join(changed)}: {MEND}")
 
 
@@ -58,6 +58,14 @@ def _completed(stored: dict[str, Any]) -> dict[str, Any]:
         return choices(Recipe.model_validate({"run": "-", "model": {"embeddings": "separate"}, **stored}))
     except ValidationError:
         return stored
+
+
+def _changed(manifest: Manifest, recipe: Recipe) -> list[str]:
+    """The keys that have changed; a step of cleaning that did not exist at the time has not."""
+    now, then = choices(recipe), manifest.choices
+    data = then.get("data", {})
+    clean = now["data"]["clean"] | data.get("clean", {})
+    return _differences(_completed(then | {"data": data | {"clean": clean}}), now)
 
 
 def record_input(path: Path) -> InputRecord:
