@@ -16,6 +16,7 @@ from nmt.recipe import Layout, Recipe
 from nmt.text import Corpus, Tokenizers
 from nmt.text.cleaning import Cleaner
 from nmt.text.corpora import Pair
+from nmt.text.lexicon import Lexicon, Sample
 from nmt.text.sampling import reservoir
 from nmt.text.tokenizer import LONGEST_SAMPLE
 
@@ -73,6 +74,19 @@ def prepared(recipe: Recipe, train: Sequence[Corpus], held_out: Sequence[Corpus]
     return Tokenizers.load(folder) if reason_to_prepare(folder, recipe, files) is None else None
 
 
+def lexicon_of(recipe: Recipe, train: Sequence[Corpus], draw: Draw) -> Lexicon | None:
+    """What tells misaligned pairs, learned from drawn pairs; None where they are too few, or it is not asked for."""
+    if not recipe.data.clean.misaligned:
+        return None
+    sample = Sample()
+    sample.add([*_cleaned(draw, [Cleaner(recipe.data.of(corpus.entry), language=False) for corpus in train])])
+    return Lexicon.learn(sample.pairs())
+
+
+def _cleaned(draw: Draw, cleaners: Sequence[Cleaner]) -> Iterator[Pair]:
+    return (pair for number, clean in enumerate(cleaners) for pair in clean(draw.from_corpus(number)).kept())
+
+
 def learned(recipe: Recipe, train: Sequence[Corpus], draw: Draw, sample: int | None) -> tuple[Tokenizers, int]:
     """Tokenizers learned from drawn pairs, cleaned as far as that is quick, and how many pairs there were of these.
 
@@ -80,7 +94,7 @@ def learned(recipe: Recipe, train: Sequence[Corpus], draw: Draw, sample: int | N
     no words, or too few for so many entries.
     """
     cleaners = [Cleaner(recipe.data.of(corpus.entry), language=False) for corpus in train]
-    kept = [pair for number, clean in enumerate(cleaners) for pair in clean(draw.from_corpus(number)).kept()]
+    kept = [*_cleaned(draw, cleaners)]
     if not kept:
         raise DataError(f"data.train: no pair is left of the {draw.read.total():,} read: see data.clean")
     try:

@@ -14,7 +14,7 @@ from nmt.data.encoding import Block, Encode, Encoded, blocks, encoding
 from nmt.data.shards import StreamPair
 from nmt.data.sieve import HeldOut, Sieve, select
 from nmt.diagnosis.counting import Drawn, SideCounter, UnseenWords
-from nmt.diagnosis.drawing import Draw, learned, prepared, watched
+from nmt.diagnosis.drawing import Draw, learned, lexicon_of, prepared, watched
 from nmt.diagnosis.figures import (
     TRAIN,
     UNLIKELY,
@@ -65,6 +65,8 @@ def diagnose(recipe: Recipe, *, sample: int | None = None, workers: int = 1) -> 
     near = data.model_copy(update={"clean": data.clean.model_copy(update={"near_duplicates": True})})
     with TemporaryDirectory(prefix="nmt-check-") as folder:
         tokenizers.save(folder)
+        if lexicon := lexicon_of(recipe, train, draw):
+            lexicon.save(Path(folder))
         with encoding(Path(folder), near, workers) as encode:
             examination = _Examination(recipe, tokenizers, encode, draw, sample)
             return examination.run(train, held_out, origin, unread)
