@@ -10,13 +10,13 @@ from pathlib import Path
 NMT = Path(__file__).parent.parent / "nmt"
 
 FLOORS = {
-    "errors": 0, "files": 0, "ids": 0,
+    "errors": 0, "files": 0, "ids": 0, "processes": 0,
     "recipe": 1,
     "text": 2,
     "model": 3, "data": 3, "fetching": 3,
     "search": 4, "diagnosis": 4,
     "translation": 5, "evaluation": 5, "parsing": 5,
-    "training": 6,
+    "training": 6, "growing": 6,
     "interop": 7, "report": 7, "server": 7,
     "cli": 8, "__init__": 8,
     "__main__": 9,
@@ -29,6 +29,7 @@ GROUND = "errors"
 STRANGERS = {
     "errors": {"torch"},
     "files": {"torch"},
+    "processes": {"torch"},
     "recipe": {"torch"},
     "text": {"torch"},
     "fetching": {"torch", "nmt.model", "nmt.data"},

@@ -521,7 +521,7 @@ def test_standard_input_is_kept_for_it_is_read_twice(server: Server, folder: Pat
     assert "train: 8 pairs read from standard input, none dropped" in shell(*command, stdin=text).err
     assert (folder / "run/standard-input").read_bytes() == text
     assert "nothing has changed since" in shell(*command, stdin=text).err
-    assert "standard input is empty: pipe the text into nmt prepare" in shell(*command, stdin=b"", code=2).err
+    assert "standard input is empty: pipe the text in" in shell(*command, stdin=b"", code=2).err
     assert "nothing has changed since" in shell(*command, stdin=text).err
     assert "preparing again: run/standard-input has changed" in shell(*command, stdin=text + text).err
     assert shell.fails(*command, stdin=text * 99, largest=5_000).startswith("run/standard-input: cannot be written: ")

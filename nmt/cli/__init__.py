@@ -3,7 +3,7 @@
 torch is imported inside the commands that need it, so that `nmt --help` answers at once.
 """
 
-from nmt.cli import checking, fetching, making, paper, parsing, seeing, using
+from nmt.cli import checking, fetching, growing, making, paper, parsing, seeing, using
 from nmt.cli.app import app, main
 
 for command in (
@@ -14,6 +14,8 @@ for command in (
     making.average,
     using.translate,
     using.score,
+    growing.backtranslate,
+    growing.distill,
     seeing.attention,
     parsing.trees,
     parsing.parse,

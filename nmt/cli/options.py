@@ -4,11 +4,14 @@ import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nmt.errors import ModelError, NmtError
+
+if TYPE_CHECKING:
+    from nmt.search import Sampling
 
 RecipePath = Annotated[  # that it cannot be read we say ourselves, as of any other file
     Path, typer.Argument(metavar="RECIPE", readable=False, help="The YAML file that says every choice of the run.")
@@ -23,6 +26,22 @@ Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:N, or auto: the GPU i
 Precision = Annotated[str, typer.Option(help="fp32, bf16, or auto: bf16 where the device has it in hardware.")]
 Beam = Annotated[int | None, typer.Option(min=1, help="Hypotheses kept for each sentence; 1 is greedy. [recipe's]")]
 Penalty = Annotated[float | None, typer.Option(min=0, help="Exponent α of the length penalty. [recipe's]")]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="Sentences translated at once. [recipe's]")]
+Others = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--with", metavar="MODEL", help="Another model of the same vocabulary: both say together. Repeatable."
+    ),
+]
+Sample = Annotated[bool, typer.Option("--sample", help="Draw translations by their probability instead of searching.")]
+Temperature = Annotated[
+    float | None, typer.Option(help="With --sample: below 1 the likely gets likelier; 0 takes the likeliest. [1]")
+]
+TopK = Annotated[int | None, typer.Option(help="With --sample: draw from the K likeliest tokens. [all]")]
+TopP = Annotated[
+    float | None, typer.Option(help="With --sample: draw from the fewest tokens that have probability P. [1]")
+]
+Seed = Annotated[int | None, typer.Option(help="With --sample: another seed draws others. [1]")]
 
 
 def seconds(text: str) -> float:
@@ -48,6 +67,18 @@ def model_of(path: Path) -> tuple[Path, dict[str, Any]]:
 def given(**options: Any) -> dict[str, Any]:
     """The options that were given, by name."""
     return {name: value for name, value in options.items() if value is not None}
+
+
+def sampling(sample: bool, **options: Any) -> "Sampling | None":
+    """How to sample, if that is asked for. Raises `NmtError` for options that say how where it is not."""
+    how = given(**options)
+    if sample:
+        from nmt.search import Sampling
+
+        return Sampling(**how)
+    if how:
+        raise NmtError(f"--{next(iter(how)).replace('_', '-')} says how to sample: add --sample")
+    return None
 
 
 def watched(lines: Iterable[str], total: int | None = None, what: str = "translating") -> Iterable[str]:

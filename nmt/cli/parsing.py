@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from nmt.cli.options import Beam, Device, Penalty, Precision, given, model_of, watched
+from nmt.cli.options import BatchSize, Beam, Device, Penalty, Precision, given, model_of, watched
 from nmt.errors import NmtError
 
 MANY_TOKENS = "brackets are several tokens in this model (tokenizer.split_by_unicode_script: false makes them one)"
@@ -37,7 +37,7 @@ def parse(
     free: Annotated[bool, typer.Option("--free", help="Let the model say anything, well-formed or not.")] = False,
     beam: Beam = None,
     length_penalty: Penalty = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Sentences parsed at once. [recipe's]")] = None,
+    batch_size: BatchSize = None,
     device: Device = "auto",
     precision: Precision = "auto",
 ) -> None:

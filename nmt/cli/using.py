@@ -8,13 +8,31 @@ from typing import Annotated, Any
 
 import typer
 
-from nmt.cli.options import Beam, Changes, Device, Penalty, Precision, given, model_of, watched
+from nmt.cli.options import (
+    BatchSize,
+    Beam,
+    Changes,
+    Device,
+    Others,
+    Penalty,
+    Precision,
+    Sample,
+    Seed,
+    Temperature,
+    TopK,
+    TopP,
+    given,
+    model_of,
+    sampling,
+    watched,
+)
 from nmt.errors import NmtError, RecipeError
 
 
 def translate(
     model: Annotated[Path, typer.Argument(readable=False, help="A model folder, or the recipe that made it.")],
     files: Annotated[list[str] | None, typer.Argument(help="Text, a sentence a line. [standard input]")] = None,
+    others: Others = None,
     beam: Beam = None,
     length_penalty: Penalty = None,
     n_best: Annotated[
@@ -26,13 +44,20 @@ def translate(
     tag: Annotated[
         str, typer.Option(help="Put this before every line, such as '<2de>': what the model is to do. [nothing]")
     ] = "",
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Sentences translated at once. [recipe's]")] = None,
+    sample: Sample = False,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    seed: Seed = None,
+    batch_size: BatchSize = None,
     device: Device = "auto",
     precision: Precision = "auto",
 ) -> None:
     """Translate text, line by line: one line in, one line out, in order; a blank line stays blank.
 
     nmt translate RECIPE < in.txt > out.txt
+
+    nmt translate MODEL --with ANOTHER < in.txt > out.txt
     """
     from nmt.text import read_lines
     from nmt.translation import Translation, Translator, pharaoh
@@ -42,12 +67,13 @@ def translate(
         return " ||| ".join([*fields, pharaoh(t.alignment)] if alignments else fields) + "\n"
 
     folder, choices = model_of(model)
-    translator = Translator.load(folder, device, precision)
+    how = sampling(sample, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+    translator = Translator.load(folder, device, precision, [model_of(other)[0] for other in others or ()])
     choices |= given(beam=beam, length_penalty=length_penalty, batch_size=batch_size)
     typed = not files and sys.stdin.isatty()
     lines: Iterable[str] = (line for file in files or ["-"] for line in read_lines(file))
     lines = lines if typed else watched(lines)
-    found = translator.stream(lines, n_best, at_once=typed, alignments=alignments, tag=tag, **choices)
+    found = translator.stream(lines, n_best, at_once=typed, alignments=alignments, tag=tag, sampling=how, **choices)
     for number, best in enumerate(found):
         sys.stdout.write("".join(told(number, t) for t in best))
         if typed:

@@ -1,19 +1,16 @@
 """From pairs of lines to pairs of token ids, by many processes, in the order of the text."""
 
-import multiprocessing
-import signal
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from itertools import chain, cycle
-from multiprocessing.connection import Connection
+from contextlib import AbstractContextManager
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from nmt.data.shards import Stream, StreamPair
-from nmt.errors import NmtError
+from nmt.processes import working
 from nmt.recipe import Data, tag_of
 from nmt.text import Tokenizer, Tokenizers, reason_to_drop, tagged
 from nmt.text.cleaning import CODES, Cleaner
@@ -105,87 +102,13 @@ def blocks(corpus: int, pairs: Iterable[Pair], train: bool) -> Iterator[Block]:
         yield Block(corpus, held, train)
 
 
-@contextmanager
-def encoding(folder: Path, data: Data, workers: int) -> Iterator[Encode]:
+def encoding(folder: Path, data: Data, workers: int) -> AbstractContextManager[Encode]:
     """Gives the function that encodes blocks, in their order, with the tokenizers in `folder`, cleaned as `data` says.
 
     With one worker that is done in this process. A block is read only when a worker is about to be free for it,
     so memory is bounded. Raises `NmtError` when a worker dies.
     """
-    if workers == 1:
-        encoder = PairEncoder.load(folder, data)
-        yield lambda blocks: ((block, encoder(block)) for block in blocks)
-        return
-    with ExitStack() as stack:
-        staff = []
-        for _ in range(workers):
-            staff.append(_Worker(folder, data))
-            stack.callback(staff[-1].stop)
-        yield lambda blocks: _in_order(staff, blocks)
-
-
-def _in_order(staff: list["_Worker"], blocks: Iterable[Block]) -> Iterator[tuple[Block, Encoded]]:
-    """Chunks are dealt out in turn and collected in turn, so that their order keeps itself."""
-    busy: deque[_Worker] = deque()
-    for block, worker in zip(blocks, cycle(staff), strict=False):
-        done = busy.popleft().collect() if len(busy) == len(staff) else None
-        worker.give(block)
-        busy.append(worker)
-        if done:
-            yield done
-    while busy:
-        yield busy.popleft().collect()
-
-
-class _Worker:
-    """A process that encodes one block at a time.
-
-    We talk through a pipe that nobody else holds: when either of us dies, the other reads its end and knows.
-    """
-
-    def __init__(self, folder: Path, data: Data) -> None:
-        # Spawned, not forked: the fork of a process with threads (of a progress bar, of torch) can hang for ever.
-        context = multiprocessing.get_context("spawn")
-        self._pipe, end = context.Pipe()
-        self._process = context.Process(target=_work, args=(folder, data, end), daemon=True)
-        self._process.start()
-        end.close()
-
-    def give(self, block: Block) -> None:
-        """Hands over a block; the last one must have been collected."""
-        self._block = block
-        try:
-            self._pipe.send(block)
-        except OSError:
-            raise self._death() from None
-
-    def collect(self) -> tuple[Block, Encoded]:
-        """Waits for what became of the block."""
-        try:
-            encoded: Encoded = self._pipe.recv()
-        except (EOFError, OSError):
-            raise self._death() from None
-        return self._block, encoded
-
-    def stop(self) -> None:
-        """Ends the process, whatever it is doing."""
-        self._pipe.close()
-        self._process.terminate()
-        self._process.join()
-
-    def _death(self) -> NmtError:
-        self._process.join(timeout=5)
-        how = f"a worker process died (exit code {self._process.exitcode}), perhaps for want of memory"
-        return NmtError(f"{how}: run it again with fewer workers (a single one works in this process)")
-
-
-def _work(folder: Path, data: Data, pipe: Connection) -> None:
-    """The life of a worker: it ends when the pipe does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends us
-    encode = PairEncoder.load(folder, data)
-    with suppress(EOFError, OSError):
-        while True:
-            pipe.send(encode(pipe.recv()))
+    return working(partial(PairEncoder.load, folder, data), workers)
 
 
 def _packed(tokenizer: Tokenizer, sentences: list[list[int]]) -> Stream:

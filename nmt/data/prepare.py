@@ -1,7 +1,5 @@
 """From raw parallel text to a vocabulary and shards of token ids: what `nmt prepare` does."""
 
-import os
-import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -18,13 +16,14 @@ from nmt.data.shards import DROPPED, FILES, FORMAT, Manifest, ShardWriter, Split
 from nmt.data.sieve import HeldOut, Sieve, select
 from nmt.data.vocabulary import reused, vocabulary
 from nmt.errors import DataError
-from nmt.files import make_folder, whole_file, whole_folder
+from nmt.files import make_folder, whole_folder
+from nmt.processes import cores
 from nmt.recipe import Layout, Recipe, tag_of
 from nmt.text import Corpus, locate
 from nmt.text.cleaning import EMPTY, OVERLAP, REASONS, Cleaner
 from nmt.text.corpora import Pair
 from nmt.text.lexicon import FEWEST, Lexicon, Sample
-from nmt.text.opening import raw
+from nmt.text.opening import keep_standard_input
 
 STANDARD_INPUT = "standard-input"  # its copy in the run folder
 
@@ -226,19 +225,10 @@ def _kept(corpus: Corpus, folder: Path, report: Report) -> Corpus:
     make_folder(folder)
     copy = folder / STANDARD_INPUT
     report(f"{copy}: keeping what comes from standard input")
-    with raw("-") as stream, whole_file(copy) as file:
-        if not stream.isatty():
-            shutil.copyfileobj(stream, file)
-        if not file.tell():
-            raise DataError("standard input is empty: pipe the text into nmt prepare, or name a file instead of -")
+    keep_standard_input(copy)
     return replace(corpus, files=(copy,))
 
 
 def _shown(pairs: Iterator[Pair], what: str, total: int | None = None) -> Iterator[Pair]:
     """The same pairs, with a bar that shows how far they are read where there is a terminal to show it on."""
     return iter(tqdm(pairs, what, total, leave=False, unit=" pairs", unit_scale=True, disable=None))
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

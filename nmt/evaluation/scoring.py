@@ -1,10 +1,11 @@
 """BLEU, chrF++ and TER through sacreBLEU: the numbers, intervals and signatures that its command prints."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from sacrebleu.metrics import BLEU, CHRF, TER
-from sacrebleu.metrics.base import Metric
+from sacrebleu.metrics.base import Metric, Score
 from sacrebleu.significance import PairedTest
 
 from nmt.errors import DataError, NmtError
@@ -64,6 +65,23 @@ def chrf(hypotheses: Sequence[str], references: Sequence[str]) -> float:
     """Corpus chrF++, 0 to 100, otherwise as `bleu`."""
     _check([list(references)], {"translation": list(hypotheses)})
     return float(CHRF(word_order=2).corpus_score(hypotheses, [references]).score)
+
+
+def closest(hypotheses: Sequence[str], reference: str, measure: str = "bleu") -> int:
+    """Which of these sentences is most like the reference, by sentence BLEU or chrF; the first, if several are.
+
+    BLEU is smoothed, and only of the orders that a short sentence has. NmtError for an unknown measure.
+    """
+    score = _sentence_score(measure)
+    scores = [score(hypothesis, [reference]).score for hypothesis in hypotheses]
+    return scores.index(max(scores))
+
+
+@cache
+def _sentence_score(measure: str) -> Callable[[str, Sequence[str]], Score]:
+    if measure not in ("bleu", "chrf"):
+        raise NmtError(f"there is no measure {measure!r} of a sentence; choose from bleu, chrf")
+    return CHRF().sentence_score if measure == "chrf" else BLEU(effective_order=True).sentence_score
 
 
 def _streams(references: Sequence[str] | Sequence[Sequence[str]]) -> list[list[str]]:

@@ -56,7 +56,7 @@ def save(path: str | Path, recipe: Recipe, tokenizers: Tokenizers, weights: dict
 def load(path: str | Path, device: torch.device | str = "cpu") -> ModelFolder:
     """Reads a model folder, in fp32 and ready to translate. Raises `ModelError`."""
     folder = Path(path)
-    recipe = _read_recipe(folder)
+    recipe = read_recipe(folder)
     tokenizers = Tokenizers.load(folder)
     with _Undrawn():
         model = build(recipe, tokenizers)
@@ -82,7 +82,8 @@ class _Undrawn(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-def _read_recipe(folder: Path) -> Recipe:
+def read_recipe(folder: Path) -> Recipe:
+    """The recipe of a model folder. Raises `ModelError`."""
     if not folder.exists():
         raise ModelError(f"{folder}: there is no model here yet: run `nmt average` first")
     path = folder / RECIPE

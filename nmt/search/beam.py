@@ -6,45 +6,13 @@ t tokens so far.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from nmt.ids import BOS, EOS, PAD, UNK
-
-NEVER = [PAD, BOS, UNK]  # are no output
-
-
-class Steps(Protocol):
-    """A decoding under way, one step at a time; `nmt.model.cache.Decoding` is the plain one."""
-
-    def step(self, tokens: Tensor) -> Tensor:
-        """Logits [R, V] of what follows once each of the R hypotheses has got this token [R]."""
-        ...
-
-    def select(self, rows: Tensor, sentences: Tensor | None = None) -> None:
-        """Goes on with these rows [R'], and, if given, with these sentences [N'] only."""
-        ...
-
-
-class Constraint(Protocol):
-    """What may be said; it knows of hypotheses only their tokens, on the host."""
-
-    def allowed(self, tokens: NDArray[np.int64], sentences: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """[R, V]: which tokens may follow each of the R hypotheses with these tokens [R, t], of these sentences [R]."""
-        ...
-
-
-class Hypothesis(NamedTuple):
-    """A finished output: its ids without EOS; log p with EOS, in nats; and that divided by the length penalty."""
-
-    ids: list[int]
-    log_p: float
-    score: float
+from nmt.ids import BOS, EOS
+from nmt.search.steps import Constraint, Hypothesis, Steps, allowed_by, sayable
 
 
 @dataclass(frozen=True)
@@ -121,7 +89,7 @@ class _Beams:
         """One token further; gives the row [N, B] that each hypothesis continues."""
         count, rows = self.live.shape
         length = self.tokens.shape[2] + 1
-        allowed = None if constraint is None else self._allowed(constraint)
+        allowed = allowed_by(constraint, self.tokens, self.sentence)
         values, ids, parents = _candidates(logits, self.live, length > self.limit, settings.beam, allowed)
         values = values.masked_fill(
             torch.arange(settings.beam, device=values.device) >= self.places[:, None], -torch.inf
@@ -132,14 +100,6 @@ class _Beams:
         self.live = values.masked_fill(ids == EOS, -torch.inf)
         self.places = self.places - (scores > -torch.inf).sum(1)
         return parents + torch.arange(count, device=parents.device)[:, None] * rows
-
-    def _allowed(self, constraint: Constraint) -> Tensor:
-        """[R, V], on the device."""
-        rows = self.live.shape[1]
-        found = constraint.allowed(
-            self.tokens.flatten(0, 1).numpy(force=True), self.sentence.repeat_interleave(rows).numpy(force=True)
-        )
-        return torch.from_numpy(found).to(self.live.device)
 
     def done(self, settings: Settings) -> Tensor:
         """[N]: whether no living hypothesis can overtake the n-th best finished one, whatever it goes on to say.
@@ -165,7 +125,7 @@ def beam_search(
     device: torch.device | str = "cpu",
     constraint: Constraint | None = None,
 ) -> list[list[Hypothesis]]:
-    """The best outputs of each sentence, at most settings.n_best of them, best first.
+    """The best outputs of each sentence, at most settings.n_best, best first; their score is log p over the penalty.
 
     `limits` [N] is the most tokens, EOS not counted, that the output of each sentence may have; at that it ends, even
     against the constraint.
@@ -196,17 +156,8 @@ def _candidates(
 
     The B best of a sentence are among the B best of its rows, so sums are taken over [R, B] and not over [R, V].
     """
-    logits = logits.float()
-    log_z = logits.logsumexp(-1, keepdim=True)
-    logits[:, NEVER] = -torch.inf
     sentences, rows = live.shape
-    ends = logits[:, EOS].clone()
-    if allowed is not None:
-        logits.masked_fill_(~allowed, -torch.inf)
-    if bool(only_end.any()):
-        at_limit = only_end.repeat_interleave(rows)
-        logits[at_limit] = -torch.inf
-        logits[at_limit, EOS] = ends[at_limit]
+    logits, log_z = sayable(logits, allowed, only_end.repeat_interleave(rows))
     count = min(beam, logits.shape[1])
     values, ids = logits.topk(count, dim=1)
     values = (values - log_z).view(sentences, rows, count) + live[:, :, None]

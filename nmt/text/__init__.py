@@ -4,12 +4,14 @@ from nmt.text.cleaning import reason_to_drop
 from nmt.text.corpora import Corpus, locate, read_pairs, tagged
 from nmt.text.lines import read_lines
 from nmt.text.normalise import one_line
+from nmt.text.opening import keep_standard_input
 from nmt.text.tokenizer import Tokenizer, Tokenizers, tokenizer_files, train_tokenizer
 
 __all__ = [
     "Corpus",
     "Tokenizer",
     "Tokenizers",
+    "keep_standard_input",
     "locate",
     "one_line",
     "read_lines",

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import shutil
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from nmt.errors import DataError
+from nmt.files import whole_file
 
 BUFFER = 1 << 20  # bytes unpacked at once: one by one, lines would be asked of a slow Python object
 SUFFIXES = (".gz", ".xz", ".zst")  # that a corpus may have besides its name; what is unpacked, the bytes tell
@@ -108,3 +110,12 @@ def raw(path: str | Path) -> Iterator[io.BufferedReader]:
         raise DataError("standard input is closed: name a file instead of -")
     else:
         yield cast(io.BufferedReader, sys.stdin.buffer)
+
+
+def keep_standard_input(path: Path) -> None:
+    """Copies standard input to a file, for text is read more than once. Raises `DataError` where there is none."""
+    with raw("-") as stream, whole_file(path) as file:
+        if not stream.isatty():
+            shutil.copyfileobj(stream, file)
+        if not file.tell():
+            raise DataError("standard input is empty: pipe the text in, or name a file instead of -")

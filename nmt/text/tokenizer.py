@@ -183,6 +183,11 @@ class Tokenizers(NamedTuple):
                 file.write(tokenizer.model)
 
     @property
+    def models(self) -> tuple[bytes, bytes]:
+        """What makes them: two pairs of tokenizers with equal models are equal."""
+        return self.source.model, self.target.model
+
+    @property
     def shared(self) -> bool:
         """Whether both sides have one vocabulary."""
         return self.source.model == self.target.model

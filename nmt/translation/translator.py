@@ -1,5 +1,6 @@
 """Lines of text in, their translations out: one line for one line, in order."""
 
+import hashlib
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -7,17 +8,18 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+import numpy as np
 import torch
 
 from nmt.data.batches import pack_sources
-from nmt.errors import DataError, NmtError
+from nmt.errors import DataError, ModelError, NmtError
 from nmt.model.cache import Decoding
 from nmt.model.device import pick_device, pick_precision
 from nmt.model.folder import load
 from nmt.model.streams import Cut
 from nmt.model.transformer import Transformer
 from nmt.recipe import Decode, Recipe, redecide
-from nmt.search import Constraint, Settings, beam_search
+from nmt.search import Constraint, Ensemble, Sampling, Settings, beam_search, sample
 from nmt.text import Tokenizers, one_line, tagged
 from nmt.translation.alignment import Links, align
 
@@ -26,7 +28,10 @@ LONG = 128  # tokens a line, from which on fewer lines make a batch, so that its
 
 
 class Translation(NamedTuple):
-    """One translation of a line: its text, log p divided by the length penalty, in nats, and links if asked for."""
+    """One translation of a line: its text, its score in nats, and links if asked for.
+
+    The score is log p divided by the length penalty; of a translation that was drawn, log p.
+    """
 
     text: str
     score: float
@@ -45,6 +50,7 @@ class _How(NamedTuple):
     alignments: bool
     constrain: Constrain | None
     tag: str
+    sampling: Sampling | None
 
 
 def _tell(warning: str) -> None:
@@ -52,11 +58,11 @@ def _tell(warning: str) -> None:
 
 
 class Translator:
-    """A model with its tokenizers and the way it searches."""
+    """A model with its tokenizers and the way it searches; or several models of one vocabulary, an ensemble."""
 
     def __init__(
         self,
-        model: Transformer,
+        models: Sequence[Transformer],
         tokenizers: Tokenizers,
         decode: Decode,
         device: torch.device,
@@ -65,7 +71,7 @@ class Translator:
         longest: int,
     ) -> None:
         """`decode` holds the defaults of the search; a source longer than `longest` tokens is warned of."""
-        self.model = model
+        self.models = models
         self.tokenizers = tokenizers
         self._decode = decode
         self.device = device
@@ -74,11 +80,26 @@ class Translator:
         self._longest = longest
 
     @classmethod
-    def load(cls, folder: str | Path, device: str = "auto", precision: str = "auto") -> Self:
-        """The translator in a model folder. Raises `ModelError` or `DeviceError`."""
+    def load(
+        cls, folder: str | Path, device: str = "auto", precision: str = "auto", others: Sequence[str | Path] = ()
+    ) -> Self:
+        """The translator in a model folder; with those in `others`, their ensemble, which searches as the first does.
+
+        The probability of a token is then the mean of theirs. Raises `ModelError`, also where the others have another
+        vocabulary, or `DeviceError`.
+        """
         where = pick_device(device)
         recipe, tokenizers, model = load(folder, where)
-        return cls.of(model, tokenizers, recipe, where, pick_precision(precision, where))
+        translator = cls.of(model, tokenizers, recipe, where, pick_precision(precision, where))
+        for other in others:
+            found = load(other, where)
+            if found.tokenizers.models != tokenizers.models:
+                raise ModelError(
+                    f"{other}: has another vocabulary than {folder}: an ensemble takes models that were trained from "
+                    "the same prepared data"
+                )
+            translator.models = [*translator.models, found.model]
+        return translator
 
     @classmethod
     def of(
@@ -91,7 +112,17 @@ class Translator:
         warn: Callable[[str], None] = _tell,
     ) -> Self:
         """The translator of a model already in memory on `device`; `warn` is told of lines that may come out badly."""
-        return cls(model, tokenizers, recipe.decode, device, precision, warn, recipe.data.longest_source)
+        return cls([model], tokenizers, recipe.decode, device, precision, warn, recipe.data.longest_source)
+
+    @property
+    def longest(self) -> int:
+        """The most tokens that a line may have to be translated as well as those trained on."""
+        return min(self._longest, self._limit)
+
+    @property
+    def _limit(self) -> int:
+        """The most tokens, EOS not counted, that a line may have at all."""
+        return min(model.config.longest for model in self.models) - 1
 
     def translate(self, lines: Iterable[str], **decode: Any) -> list[str]:
         """The best translation of each line. Keywords override keys of the recipe's `decode` section: beam=1."""
@@ -106,24 +137,26 @@ class Translator:
         alignments: bool = False,
         constrain: Constrain | None = None,
         tag: str = "",
+        sampling: Sampling | None = None,
         **decode: Any,
     ) -> Iterator[list[Translation]]:
         """The n best translations of each line, best first, in order; a blank line gives one blank translation.
 
         Reads a window of lines ahead and sorts it by length, so memory does not grow with the input; with `at_once` it
         answers each line before it reads the next, as someone who types expects. `alignments` links the words of each
-        translation with those of its line. `constrain` says of some lines what their translations may be.
-        `tag` is put before each line, as in training text of a corpus with that tag. Raises `NmtError` for one with
-        symbols that the model does not know.
+        translation with those of its line. `constrain` says of some lines what their translations may be. With
+        `sampling`, translations are drawn instead of searched for, n of them; those of a line then follow from the line
+        and the seed alone. `tag` is put before each line, as in training text of a corpus with that tag. Raises
+        `NmtError` for one with symbols that the model does not know.
         """
         choices = redecide(self._decode, **decode)
-        if n_best > choices.beam:
+        if n_best > choices.beam and sampling is None:
             raise NmtError(
                 f"{n_best} translations a line are more than a beam of {choices.beam} finds: "
                 f"widen the beam, with --beam {n_best}"
             )
         self._check_tag(tag)
-        how = _How(choices, n_best, alignments, constrain, tag)
+        how = _How(choices, n_best, alignments, constrain, tag, sampling)
         rest = iter(lines)
         number = 1
         while window := list(islice(rest, 1 if at_once else WINDOW * choices.batch_size)):
@@ -157,9 +190,9 @@ class Translator:
 
     def _check_length(self, line: int, tokens: int) -> None:
         """Warns of a line longer than those trained on. Raises `DataError` for one beyond learned positions."""
-        if (limit := self.model.config.longest) <= tokens:
+        if (limit := self._limit) < tokens:
             raise DataError(
-                f"line {line} has {tokens} tokens, and this model, whose positions are learned, can take {limit - 1}: "
+                f"line {line} has {tokens} tokens, and this model, whose positions are learned, can take {limit}: "
                 "split it into sentences"
             )
         if tokens > self._longest:
@@ -170,15 +203,20 @@ class Translator:
 
     @torch.inference_mode()
     def _batch(self, sources: Sequence[Sequence[int]], lines: Sequence[str], how: _How) -> list[list[Translation]]:
-        choices = how.choices
-        settings = Settings(choices.beam, choices.length_penalty, choices.penalty_form, how.n_best)
+        choices, sampling = how.choices, how.sampling
         constraint = how.constrain(lines) if how.constrain else None
         stream, lengths = pack_sources(sources)
-        limits = [min(len(source) + choices.max_extra, self.model.longest_output) for source in sources]
+        most = min(model.longest_output for model in self.models)
+        limits = [min(len(source) + choices.max_extra, most) for source in sources]
         with self.computing():
-            cut = Cut.of(lengths, self.device)
-            decoding = Decoding(self.model, torch.from_numpy(stream).to(self.device), cut)
-            found = beam_search(decoding, limits, settings, self.device, constraint)
+            cut, tokens = Cut.of(lengths, self.device), torch.from_numpy(stream).to(self.device)
+            steps = Ensemble.of([Decoding(model, tokens, cut) for model in self.models])
+            if sampling:
+                keys = [_key(sampling.seed, source) for source in sources]
+                found = sample(steps, limits, sampling, keys, how.n_best, self.device, constraint)
+            else:
+                settings = Settings(choices.beam, choices.length_penalty, choices.penalty_form, how.n_best)
+                found = beam_search(steps, limits, settings, self.device, constraint)
         texts = iter(self.tokenizers.target.decode([h.ids for hypotheses in found for h in hypotheses]))
         return [[Translation(next(texts), h.score) for h in hypotheses] for hypotheses in found]
 
@@ -191,7 +229,7 @@ class Translator:
         """
         pairs = [(line, best.text) for line, several in zip(lines, found, strict=True) for best in several]
         with self.computing():
-            links = iter(align(self.model, self.tokenizers, pairs, self.device, len(lines)))
+            links = iter(align(self.models[0], self.tokenizers, pairs, self.device, len(lines)))
         return [[best._replace(alignment=_without(tags, next(links))) for best in several] for several in found]
 
     def computing(self) -> torch.autocast:
@@ -202,6 +240,12 @@ class Translator:
 def _without(tags: int, links: Links) -> Links:
     """The links of a line without its tags."""
     return tuple((source - tags, target) for source, target in links if source >= tags)
+
+
+def _key(seed: int, source: Sequence[int]) -> int:
+    """The number that the samples of a line follow from; a function of its tokens, the same on every machine."""
+    content = np.array([seed, *source], "<i8").tobytes()
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
 
 
 def _batches(order: Sequence[int], lengths: Sequence[int], size: int) -> Iterator[list[int]]:
