@@ -35,7 +35,7 @@ SMALL = [
 LINES = {"train": 300, "valid": 10, "test": 10}
 
 # What README takes for granted that its reader has: text of their own.
-OF_THE_READER = {"your.txt": "test.en", "theirs.de": "test.de"}
+OF_THE_READER = {"your.txt": "test.en", "theirs.de": "test.de", "news.de": "test.de"}
 
 # `make` is not made to run: it is asked whether it has such a target.
 SCRIPTS = {

@@ -32,8 +32,8 @@ def backtranslate(files: Sequence[str], prefix: str, how: How, tag: str = "") ->
     Blank lines, lines longer than what the model was trained on and lines without a translation are left out and
     counted. Raises `DataError`, `ModelError`, `OutputError`, and `NmtError` where what is there was made otherwise.
     """
-    if tag != tag.strip() or "\n" in tag:
-        raise NmtError(f"--tag: must be a word without spaces around it, found {tag!r}")
+    if tag and tag.split() != [tag]:
+        raise NmtError(f"--tag: must be a word, without spaces, found {tag!r}")
     data = how.recipe.data
     copies, read = lines_of(files, how.shard.named(prefix))
     grown = grow(prefix, (data.target, data.source), read, _Tagged(tag), how, {"command": "backtranslate", "tag": tag})

@@ -39,12 +39,14 @@ def distill(files: Sequence[str], prefix: str, how: How, data: Data | None = Non
     """
     own, data = how.recipe.data, data or how.recipe.data
     if (data.source, data.target) != (own.source, own.target):
-        theirs, ours = f"{data.source} to {data.target}", f"{own.source} to {own.target}"
-        raise NmtError(f"the recipe translates from {theirs}, the teacher from {ours}: name one of the same direction")
+        must = f"must translate from {own.source} to {own.target}, as the teacher does"
+        raise NmtError(f"--recipe: {must}, found {data.source} to {data.target}")
     if measure and files:
         raise NmtError("--closest: needs references, which text has that a recipe names: leave out the files")
-    if measure and how.n_best == 1:
+    if measure and how.n_best == 1 and not how.sampling:
         how = replace(how, n_best=redecide(how.recipe.decode, **how.decode).beam)
+    if measure and how.n_best == 1:
+        raise NmtError("--closest: needs several translations to choose from: widen the beam, or add --n-best N")
     copies, read = lines_of(files, how.shard.named(prefix)) if files else ([], _pairs(data))
     depends = {"command": "distill", "closest": measure}
     grown = grow(prefix, (own.source, own.target), read, _Taught(measure), how, depends)

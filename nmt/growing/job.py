@@ -9,11 +9,10 @@ what they are parts of. PREFIX.json says the same of the finished files.
 import hashlib
 import json
 import os
-import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -137,8 +136,7 @@ def run(job: Job, workers: int, force: bool = False, tell: Callable[[str], None]
         with alone_in(job.parts):
             _work(job, chunks, lines, workers, tell)
             _put_together(job, chunks, job_record)
-    if _is_begun(job, job_record):  # what a kill may have left, and nobody needs
-        shutil.rmtree(job.parts, ignore_errors=True)
+    _clear(job, job_record)
     found = read_json(job.record)
     return Finished(found["lines"], found["rows"], found["counts"])
 
@@ -238,6 +236,15 @@ def _put_together(job: Job, chunks: range, record: dict[str, Any]) -> None:
     told = {"lines": sum(counts.values()), "rows": rows, "counts": dict(counts), "bytes": _sizes(job), "job": record}
     write_json(job.parts / "whole.json", told)
     _move(job.parts / "whole.json", job.record)
+
+
+def _clear(job: Job, record: dict[str, Any]) -> None:
+    """Removes the parts, of a run before this one too; what says whose they are goes last, for a kill in between."""
+    if _is_begun(job, record):
+        for path in sorted(job.parts.iterdir(), key=lambda path: path.name == JOB):
+            path.unlink()
+    with suppress(OSError):  # not there, or not ours
+        job.parts.rmdir()
 
 
 def _move(path: Path, final: Path) -> None:

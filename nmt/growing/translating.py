@@ -99,7 +99,7 @@ def grow(
         read,
         partial(_Translating, how, decode.model_dump(), rows),
         {
-            "models": [_fingerprint(folder) for folder in how.models],
+            "model": [_fingerprint(folder) for folder in how.models],
             "precision": precision,
             **({"sampling": sampling} if sampling else searched),
             **decode.model_dump(include={"max_extra", "batch_size"}),
