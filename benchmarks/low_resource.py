@@ -19,28 +19,19 @@ for all else. What goes into "together" was chosen by the valid corpus too; the 
 """
 
 import argparse
-import ctypes
-import gzip
-import json
-import math
-import os
 import random
-import shutil
-import signal
 import statistics
-import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from safetensors import safe_open
+import runs
 
 from nmt import recipe as recipes
-from nmt.files import whole_file
-from nmt.recipe import Layout, Recipe
+from nmt.recipe import Recipe
 
 LANGUAGES = ("en", "de")
 TEST = "test_2016_flickr"
@@ -48,7 +39,6 @@ TRIAL = ("1k", 1)  # size and seed at which learning rates are tried
 SHUFFLE_SEED = 1  # of the cut; the seeds of the models are others
 PAPER = "the paper's"
 SCALES = (0.35, 1.0)  # of the learning rate
-LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 BASE = """
 run: run
@@ -151,12 +141,7 @@ def best_scale(setting: Setting, out: Path) -> float | None:
     bleu = {scale: result(Job(TRIAL[0], setting, TRIAL[1], scale), out) for scale in SCALES}
     if None in bleu.values():
         return None
-    return max(SCALES, key=lambda scale: valid_bleu(bleu[scale] or {}))
-
-
-def valid_bleu(found: dict[str, Any]) -> float:
-    """What the valid corpus said at the end."""
-    return float(found["valid"][-1]["bleu"])
+    return max(SCALES, key=lambda scale: runs.valid_bleu(bleu[scale] or {}))
 
 
 def cut(data: Path, out: Path, size: str) -> None:
@@ -165,105 +150,21 @@ def cut(data: Path, out: Path, size: str) -> None:
     paths = [out / "text" / f"{size}.{language}" for language in LANGUAGES]
     if pairs is None or all(path.exists() for path in paths):
         return
-    text = zip(*(lines(data / f"train.{language}") for language in LANGUAGES), strict=True)
+    text = zip(*(runs.lines(data / f"train.{language}") for language in LANGUAGES), strict=True)
     chosen = random.Random(SHUFFLE_SEED).sample(list(text), pairs)
     for path, side in zip(paths, zip(*chosen, strict=True), strict=True):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path, "w") as file:
-            file.writelines(f"{line}\n" for line in side)
-
-
-def lines(path: Path) -> list[str]:
-    """The lines of a file, plain or gzipped."""
-    raw = path.read_bytes() if path.exists() else gzip.decompress(path.with_name(f"{path.name}.gz").read_bytes())
-    return raw.decode("utf-8").removesuffix("\n").split("\n")
+        runs.write(path, list(side))
 
 
 def do(job: Job, out: Path, data: Path) -> str:
     """Trains and scores one model; gives a line that says how it went. Raises RuntimeError where a command fails."""
-    folder, recipe = job.folder(out), job.recipe(out, data)
-    file = folder / "recipe.yaml"
-    folder.mkdir(parents=True, exist_ok=True)
-    with whole_file(file, "w") as text:
-        text.write(recipes.dump(recipe))
-    nmt("prepare", file, "--workers", "1")
-    nmt("train", file, "--device", "cpu")
-    nmt("average", file)
-    [test] = json.loads(nmt("score", file, "--device", "cpu", "--json")).values()
-    found = figures(recipe, test) | {"recipe": recipe.model_dump(mode="json")}
-    with whole_file(folder / "result.json", "w") as text:
-        json.dump(found, text, indent=2)
-    shutil.rmtree(Layout.of(recipe).checkpoints)  # all runs together would fill gigabytes
+    found = runs.train_and_score(job.folder(out), job.recipe(out, data))
     return f"{job.size}, {job.setting.name}, scale {job.scale}, seed {job.seed}: BLEU {found['bleu']:.2f}"
-
-
-def nmt(command: str, recipe: Path, *options: str) -> str:
-    """What `nmt COMMAND` prints, on one thread; what it tells goes into log.txt beside the recipe."""
-    with (recipe.parent / "log.txt").open("a") as log:
-        done = subprocess.run(
-            [sys.executable, "-m", "nmt", command, str(recipe), *options],
-            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            preexec_fn=politely,
-        )
-    if done.returncode:
-        raise RuntimeError(f"nmt {command} {recipe} ended with exit code {done.returncode}: see {log.name}")
-    return done.stdout
-
-
-def politely() -> None:
-    """In a new process: lets others go first and, on Linux, ends when we do, so that no run is left behind."""
-    os.nice(10)
-    if LIBC:
-        LIBC.prctl(1, signal.SIGTERM)  # 1 is PR_SET_PDEATHSIG
-
-
-def figures(recipe: Recipe, test: dict[str, Any]) -> dict[str, Any]:
-    """What is to be told of a finished run."""
-    layout = Layout.of(recipe)
-    [bleu] = [row for row in test["rows"] if row["metric"] == "BLEU"]
-    [*_, last] = sorted(layout.checkpoints.glob("step-*"))
-    metrics = map(json.loads, layout.metrics.read_text("utf-8").splitlines())
-    with safe_open(layout.model / "model.safetensors", "numpy") as weights:
-        shapes = [weights.get_slice(name).get_shape() for name in weights.keys()]  # noqa: SIM118
-    return {
-        "bleu": bleu["score"],
-        "signature": bleu["signature"],
-        "parameters": sum(math.prod(shape) for shape in shapes),
-        "seconds": json.loads((last / "state.json").read_text("utf-8"))["seconds"],
-        "valid": [{key: line[key] for key in ("step", "loss", "bleu")} for line in metrics if line["kind"] == "valid"],
-    }
 
 
 def result(job: Job, out: Path) -> dict[str, Any] | None:
     """What came of a run, None if it is not finished."""
-    path = job.folder(out) / "result.json"
-    return json.loads(path.read_text("utf-8")) if path.exists() else None
-
-
-def is_finished(job: Job, out: Path, data: Path) -> bool:
-    """Whether it is done, and by the recipe as it now is."""
-    found = result(job, out)
-    return found is not None and found["recipe"] == job.recipe(out, data).model_dump(mode="json")
-
-
-def do_all(todo: list[Job], out: Path, data: Path, at_once: int) -> int:
-    """Does what there is to do; gives the number of runs that failed."""
-    failed = 0
-    with ThreadPoolExecutor(at_once) as pool:
-        under_way = [pool.submit(do, job, out, data) for job in todo]
-        try:
-            for number, future in enumerate(as_completed(under_way), start=1):
-                error = future.exception()
-                failed += error is not None
-                print(f"{number} of {len(todo)}: {error or future.result()}", flush=True)
-        except KeyboardInterrupt:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return failed
+    return runs.result(job.folder(out))
 
 
 def table(size: str, chosen: list[Job], out: Path) -> Iterator[str]:
@@ -276,27 +177,15 @@ def table(size: str, chosen: list[Job], out: Path) -> Iterator[str]:
         return
     yield f"| {size} pairs | seeds | BLEU | difference | BLEU, valid | learning rate | parameters | training |"
     yield "|---|--:|--:|--:|--:|--:|--:|--:|"
-    base = mean(results[PAPER], "bleu") if PAPER in results else None
+    base = runs.mean(results[PAPER], "bleu") if PAPER in results else None
     for name, found in results.items():
-        bleu = mean(found, "bleu")
-        spread = f" ± {statistics.stdev(one['bleu'] for one in found):.2f}" if len(found) > 1 else ""
+        bleu = runs.mean(found, "bleu")
         difference = "" if base is None or name == PAPER else f"{bleu - base:+.2f}"
-        size_and_time = f"{mean(found, 'parameters') / 1e6:.2f} M | {mean(found, 'seconds') / 60:.1f} min"
-        valid = (
-            f"{statistics.fmean(map(valid_bleu, found)):.1f} | × {found[0]['recipe']['train']['schedule']['scale']:g}"
-        )
-        yield f"| {name} | {len(found)} | {bleu:.2f}{spread} | {difference} | {valid} | {size_and_time} |"
+        size_and_time = f"{runs.mean(found, 'parameters') / 1e6:.2f} M | {runs.mean(found, 'seconds') / 60:.1f} min"
+        valid, scale = statistics.fmean(map(runs.valid_bleu, found)), found[0]["recipe"]["train"]["schedule"]["scale"]
+        score = f"{bleu:.2f}{runs.spread(found)} | {difference} | {valid:.1f} | × {scale:g}"
+        yield f"| {name} | {len(found)} | {score} | {size_and_time} |"
     yield from ("", *sorted({one["signature"] for found in results.values() for one in found}), "")
-
-
-def mean(found: list[dict[str, Any]], key: str) -> float:
-    """The mean of a figure over some results."""
-    return statistics.fmean(one[key] for one in found)
-
-
-def numbers(text: str) -> list[int]:
-    """The whole numbers in a list with commas."""
-    return [int(part) for part in text.split(",")]
 
 
 def main() -> int:
@@ -306,7 +195,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/low-resource"), help="where all runs go")
     parser.add_argument("--only", default=",".join(SIZES), help="sizes, such as 1k,5k")
     parser.add_argument("--settings", default="", help="settings by name, separated by commas; all if not given")
-    parser.add_argument("--seeds", type=numbers, default=[1, 2, 3], help="seeds of the models, such as 1,2,3")
+    parser.add_argument("--seeds", type=runs.numbers, default=[1, 2, 3], help="seeds of the models, such as 1,2,3")
     parser.add_argument("--jobs", type=int, choices=range(1, 257), metavar="N", default=2, help="runs at once")
     parser.add_argument("--table", action="store_true", help="only print what is finished, as Markdown")
     given = parser.parse_args()
@@ -323,14 +212,14 @@ def main() -> int:
     for size in sizes:
         cut(given.data, given.out, size)
     while todo := unfinished(list(jobs(sizes, given.seeds, names, given.out)), given.out, given.data):
-        if do_all(todo, given.out, given.data, given.jobs):
+        if runs.do_all(todo, partial(do, out=given.out, data=given.data), given.jobs):
             return 1
     return 0
 
 
 def unfinished(chosen: list[Job], out: Path, data: Path) -> list[Job]:
     """Those of the runs that are still to be done."""
-    todo = [job for job in chosen if not is_finished(job, out, data)]
+    todo = [job for job in chosen if not runs.is_finished(job.folder(out), job.recipe(out, data))]
     print(f"{len(chosen) - len(todo)} of {len(chosen)} runs are finished", flush=True)
     return todo
 

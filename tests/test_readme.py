@@ -178,7 +178,7 @@ def named_options(text: str) -> set[str]:
 
 def section(heading: str) -> str:
     """The text under a heading of README, up to the next one."""
-    return README.partition(f"{heading}\n")[2].partition("\n#")[0]
+    return README.partition(f"{heading}\n")[2].partition("\n##")[0]
 
 
 def test_every_command_has_its_section_and_no_other_is_named() -> None:
