@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +19,7 @@ from commands import Server, Shell, half_written
 from sacrebleu.metrics import BLEU, CHRF
 
 from nmt import recipe as recipes
-from nmt.errors import NmtError, OutputError
+from nmt.errors import DataError, NmtError, OutputError
 from nmt.evaluation import closest
 from nmt.growing import job as jobs
 from nmt.growing.job import Job, Part, Row, Shard, run
@@ -55,7 +56,7 @@ def shouting(prefix: Path, **changes: Any) -> Job:
 
 
 def quietly(job: Job, **how: Any) -> Any:
-    return run(job, 1, tell=lambda line: None, **how)
+    return run(job, 1, report=lambda line: None, **how)
 
 
 @pytest.fixture(autouse=True)
@@ -204,6 +205,20 @@ def test_files_of_the_user_are_never_replaced(tmp_path: Path, force: bool) -> No
     with pytest.raises(OutputError, match="diary"):
         quietly(shouting(tmp_path / "out"), force=force)
     assert contents(tmp_path) == {"out.parts/diary": b"dear diary"}
+
+
+def test_text_that_becomes_shorter_meanwhile_is_told(tmp_path: Path) -> None:
+    lines = list(LINES)
+    job = shouting(tmp_path / "out", lines=lines)
+
+    class Cutting(Shouting):
+        def __call__(self, rows: list[Row]) -> Part:
+            del lines[20:]
+            return super().__call__(rows)
+
+    with pytest.raises(DataError, match="shorter while it was being read"):
+        quietly(replace(job, make=Cutting))
+    assert not (tmp_path / "out.a").exists()
 
 
 def test_two_at_once_in_one_place_are_told(tmp_path: Path) -> None:
@@ -417,6 +432,7 @@ FAULTS = {
     "no model": ("backtranslate nowhere mono.en --output out", "nowhere: no such file or folder: name a model folder"),
     "no text": ("backtranslate run/model nowhere.en --output out", "nowhere.en: cannot be read: No such file"),
     "an empty text": ("backtranslate run/model empty --output out", "there is no text to translate"),
+    "a pipe with a name": ("backtranslate run/model fifo --output out", "fifo: must be a regular file, for its text"),
     "nothing piped in": ("backtranslate run/model --output out", "standard input is empty: pipe the text in"),
     "no shard": ("distill run/model --output out --shard 4/3", "--shard: must be one of 1/N to N/N"),
     "no sampling": ("backtranslate run/model mono.en --output out --top-k 3", "--top-k says how to sample: add"),
@@ -437,6 +453,7 @@ FAULTS = {
 @pytest.mark.parametrize(("command", "told"), FAULTS.values(), ids=FAULTS.keys())
 def test_a_mistake_is_told_in_a_line(shell: Shell, command: str, told: str) -> None:
     (shell.folder / "empty").touch()
+    os.mkfifo(shell.folder / "fifo")
     if "--with" in command:
         shell("prepare", "recipe.yaml", "--set", "run=second", "--set", "tokenizer.sample=99", "--workers", 1)
         shutil.copytree(shell.folder / "run/model", shell.folder / "other")

@@ -9,7 +9,6 @@ what they are parts of. PREFIX.json says the same of the finished files.
 import hashlib
 import json
 import os
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, nullcontext, suppress
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple, Self
 
 from tqdm import tqdm
 
+from nmt.data.prepare import Report, tell
 from nmt.errors import DataError, NmtError, OutputError
 from nmt.files import alone_in, output_error, read_json, whole_file, whole_folder, write_json
 from nmt.processes import working
@@ -112,12 +112,7 @@ class Job:
         return self.parts / f"{number:08}.chunk"
 
 
-def tell(line: str) -> None:
-    """Prints a line of progress on standard error."""
-    print(line, file=sys.stderr, flush=True)
-
-
-def run(job: Job, workers: int, force: bool = False, tell: Callable[[str], None] = tell) -> Finished:
+def run(job: Job, workers: int, force: bool = False, report: Report = tell) -> Finished:
     """Does what is not done yet of a job, and writes its files.
 
     Where they are there already, made of the same, nothing is done; with `force`, all is done anew.
@@ -129,12 +124,12 @@ def run(job: Job, workers: int, force: bool = False, tell: Callable[[str], None]
     depends = {**job.depends, "shard": "/".join(map(str, job.shard)), "chunk": job.chunk, "input": digest}
     job_record = {"format": FORMAT, **depends}
     if not force and _is_finished(job, job_record):
-        tell(f"{job.files[0]}: made already, and nothing has changed since")
+        report(f"{job.files[0]}: made already, and nothing has changed since")
     else:
         if force or not _is_begun(job, job_record):
             _begin(job, job_record, force)
         with alone_in(job.parts):
-            _work(job, chunks, lines, workers, tell)
+            _work(job, chunks, lines, workers, report)
             _put_together(job, chunks, job_record)
     _clear(job, job_record)
     found = read_json(job.record)
@@ -192,11 +187,11 @@ def _check_free(job: Job, record: dict[str, Any], force: bool) -> None:
         raise NmtError(f"{path}: {kind} {why}: write somewhere else, or begin anew with --force")
 
 
-def _work(job: Job, chunks: range, lines: int, workers: int, tell: Callable[[str], None]) -> None:
+def _work(job: Job, chunks: range, lines: int, workers: int, report: Report) -> None:
     """Does the chunks that are not there yet."""
     todo = [number for number in chunks if not job.part(number).exists()]
     if len(todo) < len(chunks):
-        tell(f"{job.parts}: going on, with {len(chunks) - len(todo):,} of {len(chunks):,} chunks done")
+        report(f"{job.parts}: going on, with {len(chunks) - len(todo):,} of {len(chunks):,} chunks done")
     if not todo:
         return
     ends = min(chunks.stop * job.chunk, lines) - chunks.start * job.chunk
@@ -214,6 +209,8 @@ def _chunks(job: Job, wanted: set[int]) -> Iterator[list[Row]]:
     rows = iter(job.read())
     for number in range(max(wanted) + 1):
         chunk = list(islice(rows, job.chunk))
+        if not chunk:
+            raise DataError("the text has become shorter while it was being read: run it again")
         if number in wanted:
             yield chunk
 

@@ -1,7 +1,7 @@
 """What becomes of lines: the translations that are worth training on, and how many lines gave none."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 
 import torch
 
+from nmt.data.prepare import tell
 from nmt.data.shards import sha256
-from nmt.growing.job import WHOLE, Finished, Job, Part, Row, Shard, run, tell
+from nmt.errors import DataError
+from nmt.growing.job import WHOLE, Finished, Job, Part, Row, Shard, run
 from nmt.model.device import pick_device, pick_precision
 from nmt.model.folder import read_recipe
 from nmt.processes import cores
@@ -150,11 +152,14 @@ class _Translating:
             yield [one for one in several if one.text]
 
 
-def lines_of(files: Iterable[str], prefix: str) -> tuple[list[str], Callable[[], Iterator[Row]]]:
+def lines_of(files: Sequence[str], prefix: str) -> tuple[list[str], Callable[[], Iterator[Row]]]:
     """The lines of these files as rows, to be read more than once: of standard input a copy is kept beside the output.
 
-    Gives that copy too, if there is one, to be removed in the end.
+    Gives that copy too, if there is one, to be removed in the end. Raises `DataError` for what cannot be read twice.
     """
+    for path in map(Path, files):
+        if path.is_fifo():
+            raise DataError(f"{path}: must be a regular file, for its text is read more than once: pipe it in instead")
     copy = f"{prefix}.standard-input"
     named = [copy if file == "-" else file for file in files]
     if copy in named:
