@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from low_resource import BASE, LANGUAGES, TEST, cut, lines, nmt
+from low_resource import BASE, LANGUAGES, TEST, cut
+from runs import lines, nmt
 
 from nmt import recipe as recipes
 from nmt.data.batches import Cursor, Sampler, pack, split
@@ -89,9 +90,9 @@ def write(recipe: Recipe) -> Path:
 def make(recipe: Recipe) -> Path:
     """Trains a model; gives the file of its recipe."""
     file = write(recipe)
-    nmt("prepare", file, "--workers", "1")
-    nmt("train", file, "--device", "cpu")
-    nmt("average", file)
+    nmt(file.parent, "prepare", file, "--workers", 1)
+    nmt(file.parent, "train", file, "--device", "cpu")
+    nmt(file.parent, "average", file)
     return file
 
 
@@ -107,7 +108,7 @@ def score(file: Path, kind: Kind, pairs: list[Pair]) -> dict[str, float]:
     if not place.exists():
         source = place.with_suffix(f".{LANGUAGES[0]}")
         source.write_text("".join(f"{line}\n" for line, _ in pairs), "utf-8")
-        said = nmt("translate", file, str(source), "--device", "cpu").removesuffix("\n").split("\n")
+        said = nmt(file.parent, "translate", file, source, "--device", "cpu").removesuffix("\n").split("\n")
         place.with_suffix(f".{LANGUAGES[1]}").write_text("".join(f"{line}\n" for line in said), "utf-8")
         marks = [
             [Counter(MARK.findall(line)) for line in both] for both in zip((one for one, _ in pairs), said, strict=True)
@@ -175,7 +176,8 @@ def main() -> None:
         parser.error(f"{given.data}: no such folder: name the one that holds the raw files of Multi30k")
     cut(given.data, given.out, "5k")
     if given.cost:
-        nmt("prepare", write(recipe_of("plain", given.out, given.data)), "--workers", "1")
+        file = write(recipe_of("plain", given.out, given.data))
+        nmt(file.parent, "prepare", file, "--workers", 1)
         told = cost(given.out, given.data)
     else:
         told = table(given.data, {model: make(recipe_of(model, given.out, given.data)) for model in MODELS})
