@@ -204,7 +204,13 @@ def test_files_of_the_user_are_never_replaced(tmp_path: Path, force: bool) -> No
     (tmp_path / "out.parts" / "diary").write_text("dear diary")
     with pytest.raises(OutputError, match="diary"):
         quietly(shouting(tmp_path / "out"), force=force)
-    assert contents(tmp_path) == {"out.parts/diary": b"dear diary"}
+    (tmp_path / "out.parts" / "diary").rename(tmp_path / "out.json")
+    (tmp_path / "out.parts").rmdir()
+    for text in ("dear diary", '["mine"]', '{"job": "gardener"}', "{}"):
+        (tmp_path / "out.json").write_text(text)
+        with pytest.raises(OutputError, match=r"out\.json: would be replaced"):
+            quietly(shouting(tmp_path / "out"), force=force)
+        assert contents(tmp_path) == {"out.json": text.encode()}
 
 
 def test_text_that_becomes_shorter_meanwhile_is_told(tmp_path: Path) -> None:

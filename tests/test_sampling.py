@@ -129,6 +129,19 @@ def test_only_the_likeliest_are_drawn_and_all_of_them(top_k: int, top_p: float) 
         assert {(int(token),) for token in draw(logits.repeat(5_000, 1), ends, how)} == plainly(logits, how).keys()
 
 
+@pytest.mark.parametrize("top_p", [0.3, 0.9, 0.999999, 1.0 - 1e-12])
+def test_the_fewest_are_found_however_many_they_are(monkeypatch: pytest.MonkeyPatch, top_p: float) -> None:
+    logits = torch.randn(30, 700, generator=torch.Generator().manual_seed(8)) * torch.linspace(0.1, 9, 30)[:, None]
+    chance = torch.from_numpy(uniforms(range(30), 1, 0)[:, 0])
+    drawn = set()
+    for width in (1, 40, 256, 10_000):
+        monkeypatch.setattr("nmt.search.sampling.NUCLEUS", width)
+        together = draw(logits, chance, Sampling(top_p=top_p)).tolist()
+        assert [int(draw(logits[i : i + 1], chance[i : i + 1], Sampling(top_p=top_p))) for i in range(30)] == together
+        drawn.add(tuple(together))
+    assert len(drawn) == 1
+
+
 def test_what_has_no_probability_is_never_drawn() -> None:
     logits = torch.tensor([[-torch.inf, 0.0, -torch.inf, 0.0, -torch.inf]])
     for chance in (0.0, 0.5, 1 - 2**-52):

@@ -148,7 +148,7 @@ def _measured(rows: Iterable[Row]) -> tuple[int, str]:
 
 
 def _is_begun(job: Job, record: dict[str, Any]) -> bool:
-    return (job.parts / JOB).exists() and bool(read_json(job.parts / JOB) == record)
+    return _told(job.parts / JOB) == record
 
 
 def _begin(job: Job, record: dict[str, Any], force: bool) -> None:
@@ -161,10 +161,17 @@ def _begin(job: Job, record: dict[str, Any], force: bool) -> None:
 
 def _is_finished(job: Job, record: dict[str, Any]) -> bool:
     """Whether the files are there as this job leaves them."""
-    if not job.record.exists():
-        return False
-    found = read_json(job.record)
-    return bool(found.get("job") == record and found.get("bytes") == _sizes(job))
+    found = _told(job.record)
+    return found is not None and found.get("job") == record and found.get("bytes") == _sizes(job)
+
+
+def _told(path: Path) -> dict[str, Any] | None:
+    """What a record says; None where there is none, or a file that is not ours."""
+    with suppress(DataError):
+        found = read_json(path)
+        if isinstance(found, dict) and isinstance(found.get("job", found), dict) and "input" in found.get("job", found):
+            return found
+    return None
 
 
 def _sizes(job: Job) -> dict[str, int]:
@@ -173,18 +180,17 @@ def _sizes(job: Job) -> dict[str, int]:
 
 def _check_free(job: Job, record: dict[str, Any], force: bool) -> None:
     """Raises where something stands in the place of the job's files that it must not take."""
-    records = [(path, kind) for path, kind in ((job.parts / JOB, "begun"), (job.record, "made")) if path.exists()]
-    if not records:
-        for path in job.files:
-            if path.exists():
-                raise OutputError(f"{path}: would be replaced, but was not made by this command: write somewhere else")
-    elif not force:
-        path, kind = records[0]
-        found = read_json(path)
-        before = found if kind == "begun" else found.get("job", {})
+    places = {"begun": job.parts / JOB, "made": job.record}
+    ours = {kind: found for kind, path in places.items() if (found := _told(path)) is not None}
+    for path in [job.record] * ("made" not in ours) + job.files * (not ours):
+        if path.exists():
+            raise OutputError(f"{path}: would be replaced, but was not made by this command: write somewhere else")
+    if ours and not force:
+        kind, found = next(iter(ours.items()))
+        before = found.get("job", found)
         differing = sorted(key for key in before.keys() | record.keys() if before.get(key) != record.get(key))
         why = f"with another {', another '.join(differing)}" if differing else "but its files have changed since"
-        raise NmtError(f"{path}: {kind} {why}: write somewhere else, or begin anew with --force")
+        raise NmtError(f"{places[kind]}: {kind} {why}: write somewhere else, or begin anew with --force")
 
 
 def _work(job: Job, chunks: range, lines: int, workers: int, report: Report) -> None:

@@ -19,6 +19,8 @@ from nmt.errors import NmtError
 from nmt.ids import BOS, EOS
 from nmt.search.steps import Constraint, Hypothesis, Steps, allowed_by, sayable
 
+NUCLEUS = 256  # tokens that top_p is looked for among at first
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -133,17 +135,33 @@ def sample(
 
 def draw(logits: Tensor, chance: Tensor, how: Sampling) -> Tensor:
     """The token [R] at which the cumulative distribution of logits [R, V] passes `chance` [R], from 0 to 1."""
-    top_k = how.top_k if how.temperature else 1
-    ids = None
-    if top_k or how.top_p < 1:
-        logits, ids = logits.topk(min(top_k or logits.shape[1], logits.shape[1]), dim=1)  # [R, K], likeliest first
-    apart = logits - logits.max(1, keepdim=True).values  # of a low temperature, only what is below overflows
-    p = (apart / (how.temperature or 1)).softmax(-1)
+    top_k, ids = how.top_k if how.temperature else 1, None
+    if 0 < top_k < logits.shape[1]:
+        logits, ids = logits.topk(top_k, dim=1)
+    if how.temperature not in (0, 1):  # where it is low, only what is far below the likeliest overflows
+        logits = (logits - logits.max(1, keepdim=True).values) / how.temperature
+    p = logits.softmax(-1)
     if how.top_p < 1:
-        p = p.masked_fill(p.cumsum(1, dtype=torch.double) - p >= how.top_p, 0)
+        p, among = _nucleus(p, how.top_p)
+        ids = among if ids is None else ids.gather(1, among)
     reached = p.cumsum(1, dtype=torch.double)
     place = torch.searchsorted(reached, chance[:, None] * reached[:, -1:], right=True)
     return (place if ids is None else ids.gather(1, place))[:, 0]
+
+
+def _nucleus(p: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
+    """Of p [R, V] the likeliest, as few as have `top_p` together: p, 0 for others, and which they are, [R, K].
+
+    To sort a whole vocabulary takes longer than all else in a step, and the few are nearly always among some hundred.
+    """
+    width = min(NUCLEUS, p.shape[1])
+    while True:
+        likeliest, ids = p.topk(width, dim=1)
+        before = likeliest.cumsum(1, dtype=torch.double) - likeliest
+        kept = before < top_p
+        if width == p.shape[1] or not bool(kept[:, -1].any()):
+            return likeliest.masked_fill(~kept, 0), ids
+        width = min(8 * width, p.shape[1])
 
 
 _WEYL = 0x9E3779B97F4A7C15  # 2^64 divided by the golden ratio
