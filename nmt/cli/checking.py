@@ -32,8 +32,8 @@ def check(
     The exit code is 0 where the text is usable, and 2 where it is not.
     """
     from nmt import recipe as recipes
-    from nmt.processes import cores
     from nmt.files import whole_file
+    from nmt.processes import cores
     from nmt.report.diagnosis import Report
 
     asked = recipes.load(recipe, changes or ())
