@@ -77,19 +77,22 @@ class Growth(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """A kind of model: which texts or grown corpora it is trained on, and what differs from the base."""
+    """A kind of model: which texts or grown corpora it is trained on, and what differs from the base.
+
+    `tag` is that of all texts but the first.
+    """
 
     name: str
     train: tuple[str, ...]
     changes: tuple[str, ...] = ()
+    tag: str = ""
     beside: str = ""  # the setting it is compared with
 
 
 BACK, TEACHER = (("reverse", 1),), tuple(("parallel", seed) for seed in TEACHERS)
 GROWTHS = (
     Growth("bt-beam", "backtranslate", BACK, ("mono.de",)),
-    Growth("bt-beam-tagged", "backtranslate", BACK, ("mono.de",), ("--tag", "<BT>")),
-    Growth("bt-sampled-tagged", "backtranslate", BACK, ("mono.de",), ("--tag", "<BT>", "--sample")),
+    Growth("bt-sampled", "backtranslate", BACK, ("mono.de",), ("--sample",)),
     Growth("distilled", "distill", TEACHER, ("parallel.en",)),
     Growth("distilled-more", "distill", TEACHER, ("parallel.en", "mono.en")),
 )
@@ -97,8 +100,8 @@ SETTINGS = (
     Setting("parallel", ("parallel",)),
     Setting("reverse", ("parallel",), ("data.source=de", "data.target=en")),
     Setting("back-translated, beam", ("parallel", "bt-beam"), beside="parallel"),
-    Setting("back-translated, beam, tagged", ("parallel", "bt-beam-tagged"), beside="parallel"),
-    Setting("back-translated, sampled, tagged", ("parallel", "bt-sampled-tagged"), beside="parallel"),
+    Setting("back-translated, beam, tagged", ("parallel", "bt-beam"), tag="<BT>", beside="parallel"),
+    Setting("back-translated, sampled, tagged", ("parallel", "bt-sampled"), tag="<BT>", beside="parallel"),
     Setting("small", ("parallel",), SMALL),
     Setting("small, distilled", ("distilled",), SMALL, beside="small"),
     Setting("small, distilled, more sources", ("distilled-more",), SMALL, beside="small"),
@@ -121,11 +124,17 @@ class Study(NamedTuple):
         name = "".join(c if c.isalnum() or c in ".-" else "-" for c in setting.name)
         return self.out / name / f"seed-{seed}"
 
+    def listed(self, setting: Setting) -> Iterator[str]:
+        """The texts that a model is trained on, as recipes list them."""
+        for number, name in enumerate(setting.train):
+            tagged = setting.tag and number > 0
+            yield f"{{path: {self.text(name)}, tag: {setting.tag}}}" if tagged else str(self.text(name))
+
     def recipe(self, setting: Setting, seed: int) -> Recipe:
         """All that is chosen for a model."""
         values = {
             "run": self.folder(setting, seed) / "run", "seed": seed,
-            "data.train": f"[{', '.join(str(self.text(name)) for name in setting.train)}]",
+            "data.train": f"[{', '.join(self.listed(setting))}]",
             "data.valid": self.data / "dev", "data.test.tatoeba": self.data / "test",
         }  # fmt: skip
         changes = [*setting.changes, *(QUICK if self.quick else ())]

@@ -294,7 +294,7 @@ def test_each_good_line_is_a_target_with_its_translation_as_source(shell: Shell)
 
 def test_what_it_prints_is_what_the_next_recipe_lists(shell: Shell) -> None:
     listed = backtranslate(shell).out.decode()
-    assert "source: de\n  target: en\n  train:\n  - train\n  - out\n" in listed
+    assert "source: de\n  target: en\n  train:\n  - train\n  - path: out\n    tag: <BT>\n" in listed
     text = (shell.folder / "recipe.yaml").read_text().replace("run: run", "run: next")
     own = "data: {source: en, target: de, train: train, valid: valid, test: {held: test}}\n"
     assert own in text
@@ -303,11 +303,13 @@ def test_what_it_prints_is_what_the_next_recipe_lists(shell: Shell) -> None:
     assert "out" in shell("prepare", "next.yaml", "--workers", 1).err
 
 
-def test_a_tag_is_put_before_each_source(shell: Shell) -> None:
+def test_the_tag_is_the_next_recipes_and_changes_no_text(shell: Shell) -> None:
     backtranslate(shell)
-    backtranslate(shell, "--tag", "<BT>", output="tagged")
-    plain, tagged = sides(shell.folder), sides(shell.folder, "tagged")
-    assert tagged == ([f"<BT> {line}" for line in plain[0]], plain[1])
+    plain = sides(shell.folder)
+    listed = backtranslate(shell, "--tag", "<2en>").out.decode()
+    assert listed.endswith("  - path: out\n    tag: <2en>\n")
+    assert backtranslate(shell, "--tag", "").out.decode().endswith("  - train\n  - out\n")
+    assert sides(shell.folder) == plain
 
 
 def test_shards_and_workers_change_no_byte(shell: Shell) -> None:
@@ -325,7 +327,7 @@ def test_shards_and_workers_change_no_byte(shell: Shell) -> None:
 
 def test_the_listing_of_a_shard_names_all_of_them(shell: Shell) -> None:
     listed = backtranslate(shell, "--shard", "1/2").out.decode()
-    assert "  - out.1-of-2\n  - out.2-of-2\n" in listed
+    assert "  - path: out.1-of-2\n    tag: <BT>\n  - path: out.2-of-2\n    tag: <BT>\n" in listed
 
 
 def test_killed_at_any_moment_and_run_again_the_result_is_the_same_and_no_chunk_is_done_twice(shell: Shell) -> None:
@@ -378,7 +380,6 @@ def test_a_reader_who_has_left_costs_nothing(shell: Shell) -> None:
 def test_another_model_or_option_is_told(shell: Shell) -> None:
     backtranslate(shell)
     again = ("backtranslate", "run/model", "mono.en", "--output", "out", *SMALL)
-    assert "made with another tag: " in shell.fails(*again, "--tag", "x")
     assert "another max_extra" not in shell.fails(*again, "--length-penalty", 2)
     assert "another sampling" in shell.fails(*again, "--sample")
     shell("average", "recipe.yaml", "--last", 1)
@@ -443,7 +444,6 @@ FAULTS = {
     "no shard": ("distill run/model --output out --shard 4/3", "--shard: must be one of 1/N to N/N"),
     "no sampling": ("backtranslate run/model mono.en --output out --top-k 3", "--top-k says how to sample: add"),
     "no probability": ("backtranslate run/model mono.en --output out --sample --top-p 2", "top_p: must be above 0"),
-    "a tag with spaces": ("backtranslate run/model mono.en --output out --tag a=", "--tag: must be a word"),
     "no references": ("distill run/model mono.en --output out --closest bleu", "--closest: needs references"),
     "nothing to choose": (
         "distill run/model --output out --closest bleu --beam 1", "--closest: needs several translations"

@@ -48,7 +48,9 @@ def backtranslate(
     *,
     output: Output,
     others: Others = None,
-    tag: Annotated[str, typer.Option(help="A word to put before each source, such as `<BT>`.")] = "",
+    tag: Annotated[
+        str, typer.Option(help="The tag that the next recipe puts before these sources; '' is none.")
+    ] = "<BT>",
     beam: Beam = None,
     length_penalty: Penalty = None,
     n_best: Several = 1,
@@ -77,8 +79,8 @@ def backtranslate(
     decode = given(beam=beam, length_penalty=length_penalty, batch_size=batch_size)
     how = _how(model, others, decode, shard, sampling=choice, n_best=n_best, device=device, precision=precision,
                workers=workers, force=force)  # fmt: skip
-    grown = growing.backtranslate(files or ["-"], output, how, tag)
-    print(grown.listing(how.recipe.data.train), end="")
+    grown = growing.backtranslate(files or ["-"], output, how)
+    print(grown.listing(how.recipe.data.train, tag), end="")
 
 
 def distill(

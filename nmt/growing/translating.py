@@ -60,15 +60,15 @@ class Grown(NamedTuple):
     finished: Finished
     languages: tuple[str, str]
 
-    def listing(self, beside: Iterable[Corpus] = ()) -> str:
+    def listing(self, beside: Iterable[Corpus] = (), tag: str = "") -> str:
         """What the next recipe says of its text: the files, of all shards, and `beside` these what there was before.
 
-        Of that only what is the same in both directions is listed.
+        Of that only what is the same in both directions is listed. The new files get a `tag`, if there is one.
         """
-        listed = [entry for entry in beside if isinstance(entry, str)]
         source, target = self.languages
-        train = listed + [prefix for prefix in self.prefixes if prefix not in listed]
-        return write({"data": {"source": source, "target": target, "train": train}})
+        listed: list[Any] = [entry for entry in beside if isinstance(entry, str) and entry not in self.prefixes]
+        listed += [{"path": prefix, "tag": tag} if tag else prefix for prefix in self.prefixes]
+        return write({"data": {"source": source, "target": target, "train": listed}})
 
     @property
     def summary(self) -> str:
