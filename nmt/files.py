@@ -71,13 +71,39 @@ def whole_folder(path: str | Path, ours: Sequence[str] = ("*",)) -> Iterator[Pat
     Raises `OutputError` where the disk refuses; whatever the failure, what `path` held before is untouched.
     """
     with _replacing(path) as (temporary, final):
-        if final.is_file():
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final))
-        _check_ours(final, ours)
+        check_place(final, ours)
         temporary.mkdir()
         yield temporary
-        _sync_tree(temporary)
-        _swap(temporary, final)
+        _put(temporary, final)
+
+
+@contextmanager
+def refusals_told(path: str | Path, temporary: Path) -> Iterator[None]:
+    """Raises what the disk refuses to write in `temporary`, or at `path`, as `OutputError` that names `path`."""
+    try:
+        yield
+    except Exception as error:
+        refusal = _refusal(error)
+        if refusal is None or not _is_about(refusal, temporary, Path(os.path.realpath(path))):
+            raise  # an input that is missing, say: not for us to explain
+        raise output_error(path, refusal) from error
+
+
+def put_folder(new: Path, path: str | Path) -> None:
+    """Forces a folder to disk and puts it in the place of `path`, on the same disk. Raises `OSError`."""
+    final = Path(os.path.realpath(path))
+    _put(new, final)
+    _sync_folder(final.parent)
+
+
+def check_place(path: str | Path, ours: Sequence[str]) -> None:
+    """Raises `OutputError` where a file is in the place of the folder `path`, or what fits none of the patterns."""
+    folder = Path(os.path.realpath(path))
+    if folder.is_file():
+        raise output_error(path, FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)))
+    for name in sorted(os.listdir(folder)) if folder.exists() else ():
+        if not any(fnmatch(name, pattern) for pattern in ours):
+            raise OutputError(f"{path}: would be replaced, but holds {name}, which is not ours: write somewhere else")
 
 
 def make_folder(path: str | Path) -> None:
@@ -88,23 +114,92 @@ def make_folder(path: str | Path) -> None:
         raise output_error(path, error) from None
 
 
+def remove(path: Path) -> None:
+    """Removes a file or a folder, if that can be done."""
+    with suppress(OSError):  # whatever went wrong before is what there is to tell
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def sync(path: Path) -> None:
+    """Forces what was written to a file onto the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
     """Keeps others who ask for the same folder out while the block runs; the system lets go when the process dies.
 
     Raises `OutputError` where another process is in it. Windows has no such locks, and lets everybody in.
     """
-    if fcntl is None:
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(folder, os.O_RDONLY) if fcntl else -1
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not _flock(descriptor):
+            raise _taken(folder)
         yield
-    except BlockingIOError:
-        raise OutputError(f"{folder}: another process is at work in it: wait for it, or stop it") from None
     finally:
-        os.close(descriptor)
+        if fcntl:
+            os.close(descriptor)
+
+
+class Lock:
+    """A file that processes lock to keep others out, on other machines too where the file system does that.
+
+    What is locked is let go by `release`, and by the system when the process dies. Where there are no such locks
+    (Windows, some network file systems), everybody gets them.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._descriptor = path, -1
+
+    def acquire(self, *, shared: bool = False, wait: bool = False) -> bool:
+        """Locks the file, or changes the lock held; whether that could be done, which is sure if told to `wait`."""
+        if fcntl is None:
+            return True
+        while True:
+            if self._descriptor < 0:
+                make_folder(self._path.parent)
+                try:
+                    self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+                except FileNotFoundError:  # the folder has just been taken away
+                    continue
+                except OSError as error:
+                    raise output_error(self._path, error) from None
+            if not _flock(self._descriptor, shared, wait):
+                return False
+            if self._is_there():
+                return True
+            self.release()  # of a file that is no more: whoever held it took it away
+
+    def release(self) -> None:
+        """Lets go."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _is_there(self) -> bool:
+        try:
+            return os.path.samestat(os.stat(self._path), os.fstat(self._descriptor))
+        except FileNotFoundError:
+            return False
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
+    """Holds a `Lock` while the block runs. Raises `OutputError` where another process has it, unless told to `wait`."""
+    lock = Lock(path)
+    try:
+        if not lock.acquire(wait=wait):
+            raise _taken(path.parent)
+        yield
+    finally:
+        lock.release()
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -133,15 +228,11 @@ def _replacing(path: str | Path) -> Iterator[tuple[Path, Path]]:
     final = Path(os.path.realpath(path))
     temporary = _free_name(final)
     try:
-        yield temporary, final
-        _sync_folder(final.parent)
-    except Exception as error:
-        refusal = _refusal(error)
-        if refusal is None or not _is_about(refusal, temporary, final):
-            raise  # an input that is missing, say: not for us to explain
-        raise output_error(path, refusal) from error
+        with refusals_told(path, temporary):
+            yield temporary, final
+            _sync_folder(final.parent)
     finally:
-        _remove(temporary)
+        remove(temporary)
 
 
 def _refusal(error: BaseException | None) -> OSError | None:
@@ -158,25 +249,31 @@ def _is_about(error: OSError, temporary: Path, final: Path) -> bool:
     return blamed in (final, final.parent) or blamed.is_relative_to(temporary)
 
 
-def _check_ours(folder: Path, ours: Sequence[str]) -> None:
-    for name in sorted(os.listdir(folder)) if folder.exists() else ():
-        if not any(fnmatch(name, pattern) for pattern in ours):
-            raise OutputError(f"{folder}: would be replaced, but holds {name}, which is not ours: write somewhere else")
+def _flock(descriptor: int, shared: bool = False, wait: bool = False) -> bool:
+    """Locks what is open; whether that could be done. Where there are no locks, it could."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF):
+            raise
+    return True
+
+
+def _taken(folder: Path) -> OutputError:
+    return OutputError(f"{folder}: another process is at work in it: wait for it, or stop it")
 
 
 def _free_name(path: Path) -> Path:
     return path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
 
 
-def _remove(path: Path) -> None:
-    with suppress(OSError):  # whatever went wrong before is what there is to tell
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-
-
-def _swap(new: Path, path: Path) -> None:
+def _put(new: Path, path: Path) -> None:
+    """Forces a folder to disk, and puts it in the place of the one at `path`."""
+    _sync_tree(new)
     if not path.exists():
         os.rename(new, path)
         return
@@ -187,24 +284,16 @@ def _swap(new: Path, path: Path) -> None:
     except BaseException:
         os.rename(aside, path)
         raise
-    _remove(aside)
+    remove(aside)
 
 
 def _sync_tree(folder: Path) -> None:
     for place, _, names in os.walk(folder):
         for name in names:
-            _sync(Path(place) / name)
+            sync(Path(place) / name)
         _sync_folder(Path(place))
 
 
 def _sync_folder(folder: Path) -> None:
     if os.name == "posix":  # elsewhere a folder cannot be opened, and its entries are kept by the file system
-        _sync(folder)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync(folder)

@@ -88,8 +88,9 @@ class Server:
         """`nmt ARGUMENTS` begins in a folder.
 
         limits: `largest`, the bytes that a file may have; `memory`, those that it may take beyond what it begins with;
-        `out`, a file to be standard output; `signal`, the number of
-        a signal and the text that brings it, once it is written on standard error.
+        `out`, a file to be standard output; `signal`, the number of a signal and the text that brings it, once it is
+        written on standard error; `change`, other values for names in modules; `dies_at`, the number of the file
+        opened, renamed, linked or removed in RUN at which it is killed.
         """
         self._count += 1
         streams = self._scratch / str(self._count)
@@ -168,6 +169,20 @@ class _Trigger:
         return getattr(self._stream, name)
 
 
+def _die_at(moment: int) -> None:
+    """Kills this process when it touches a file in a run folder for the time of this number."""
+    touched = 0
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal touched
+        if event in ("open", "os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir") and "run/" in str(arguments):
+            touched += 1
+            if touched == moment:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+
+
 def _run(job: dict[str, Any]) -> int:
     """One command in a process of its own; gives its exit code, as Python would."""
     import resource
@@ -184,6 +199,11 @@ def _run(job: dict[str, Any]) -> int:
     os.chdir(job["folder"])
     if "signal" in job:
         sys.stderr = _Trigger(sys.stderr, *job["signal"])  # type: ignore[assignment]
+    for name, value in job.get("change", {}).items():
+        module, _, attribute = name.rpartition(".")
+        setattr(import_module(module), attribute, value)
+    if "dies_at" in job:
+        _die_at(job["dies_at"])
     if "largest" in job:
         resource.setrlimit(resource.RLIMIT_FSIZE, (job["largest"], job["largest"]))
     if "memory" in job:

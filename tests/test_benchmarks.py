@@ -13,9 +13,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+def run(*arguments: object, script: str = "table1.py") -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, ROOT / "benchmarks" / "table1.py", *map(str, arguments)]
+    command = [sys.executable, ROOT / "benchmarks" / script, *map(str, arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
@@ -79,3 +79,22 @@ def test_a_plot_that_cannot_be_drawn_is_told_before_anything_is_measured(tmp_pat
     assert ran.stderr.startswith("table1: error: ")
     assert told in ran.stderr
     assert ran.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="memory is read from /proc")
+def test_memory_and_speed_of_preparing_are_measured(tmp_path: Path) -> None:
+    for language, words in {"en": "the dog sees a cat", "de": "der Hund sieht eine Katze"}.items():
+        lines = (f"{words} {number}\n" for number in range(400))
+        (tmp_path / f"text.{language}").write_text("".join(lines))
+    text, options = (
+        tmp_path / "text",
+        ("--times", 2, "--pairs", 300, "--rounds", 1, "--workers", 1, "--vocab-size", 300),
+    )
+    ran = run(text, "--valid", text, *options, script="prepare.py")
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout.splitlines()[-1])
+    assert [(one["times"], one["duplicates"], one["read"], one["kept"]) for one in found["memory"]] == [
+        (1, "dropped", 400, 400), (1, "kept", 400, 400), (2, "dropped", 800, 400), (2, "kept", 800, 800)
+    ]  # fmt: skip
+    assert all(20 < one["parent_mb"] < 500 for one in found["memory"])
+    assert all(seconds > 0 for each in found["speed"]["cpu_seconds"].values() for seconds in each)

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nmt.data import Manifest, Shards, prepare
-from nmt.data.sieve import Sieve
+from nmt.data.sieve import PartSieve, Sieve
 from nmt.errors import DataError, NmtError
 from nmt.recipe import Clean, Data, loads
 from nmt.text import Tokenizers, locate
 from nmt.text.cleaning import REASONS, Cleaner
-from nmt.text.duplicates import HashSet, hashes
+from nmt.text.duplicates import Hashes, HashSet, hashes
 from nmt.text.scripts import scripts_of
 
 SAMPLE = Path(__file__).parent.parent / "data" / "libreoffice"
@@ -215,9 +215,27 @@ def test_near_duplicates_are_the_same_but_for_case_punctuation_digits_and_spaces
         ("की", "का"),
         ("का", "की"),
     ]
-    sieve = Sieve(Clean(near_duplicates=True), len(pairs), [])
-    reasons, _ = sieve(hashes(pairs, near=True))
+    reasons, _ = Sieve(Clean(near_duplicates=True), len(pairs), [])(hashes(pairs, near=True))
     assert [REASONS[code] for code in reasons] == ["", "near duplicate", "", "", "", "", ""]
+
+
+def test_searching_a_range_of_hashes_after_the_other_finds_the_same_duplicates() -> None:
+    dice = np.random.default_rng(1)
+    keys = [dice.integers(0, 40, (3, size)).astype(np.uint64) << np.uint64(58) for size in (30, 0, 7, 50)]
+    parts = [Hashes(*fields) for fields in keys]
+    clean, untagged = Clean(near_duplicates=True), np.zeros(50, np.uint64)
+    read = [(part, untagged[: len(part.pairs)]) for part in parts]
+    at_once, by_ranges = (
+        [reasons.tolist() for reasons, _ in PartSieve(clean, [], lambda: read, most)] for most in (1000, 9)
+    )
+    assert at_once == by_ranges
+    sieve = Sieve(clean, 5, [])
+    assert at_once == [sieve(part)[0].tolist() for part in parts]
+    seen: set[int] = set()
+    for fields, reasons in zip(parts, at_once, strict=True):
+        for key, code in zip(fields.pairs.tolist(), reasons, strict=True):
+            assert (REASONS[code] == "duplicate") == (key in seen)
+            seen.add(key)
 
 
 # What `nmt prepare` makes of it

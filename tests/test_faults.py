@@ -329,9 +329,11 @@ def test_what_a_killed_process_left_half_written_goes_with_the_next_checkpoint(s
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stopped_preparation_leaves_nothing_and_keeps_what_was_there(shell: Shell, number: signal.Signals):
+def test_a_stopped_preparation_keeps_what_was_there_and_what_it_has_done(shell: Shell, number: signal.Signals):
     before = contents(shell.folder)
     shell("prepare", "recipe.yaml", "--force", "--workers", 1, code=128 + number, signal=(number, "learning"))
+    assert (shell.folder / "run/data.partial/plan.json").exists()
+    shutil.rmtree(shell.folder / "run/data.partial")
     assert contents(shell.folder) == before
     assert half_written(shell.folder) == []
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from nmt.data import Manifest, Shards, encoding, fingerprint, prepare
-from nmt.data.encoding import Block, PairEncoder
+from nmt.data.encoding import Block
 from nmt.data.shards import ShardWriter, SplitRecord, Stream, StreamPair
 from nmt.errors import DataError, NmtError, OutputError
 from nmt.recipe import Recipe, loads
@@ -82,6 +82,10 @@ def left_behind() -> set[str]:
     return {str(path) for path in Path("run").iterdir()} - {"run/data"} if Path("run").exists() else set()
 
 
+def half_written() -> list[Path]:
+    return [*Path("run").rglob("*.tmp")]
+
+
 # What is prepared
 
 
@@ -120,29 +124,29 @@ def packed(sentences: list[list[int]]) -> Stream:
     return Stream(np.array(list(chain(*sentences)), np.uint16), np.array([len(ids) for ids in sentences], np.int32))
 
 
-def test_shards_are_small_and_read_as_if_they_were_one(tmp_path: Path) -> None:
-    writer = ShardWriter(tmp_path, "train", pairs=4, tokens=9)
+def test_shards_are_read_as_if_they_were_one(tmp_path: Path) -> None:
     sentences = [[10 + n] * (n % 4 + 1) for n in range(20)]
-    for start in range(0, 20, 2):
-        part = packed(sentences[start : start + 2])
-        writer.add(StreamPair(part, part))
-    records = writer.close()
-    assert len(records) > 5
-    assert all(shard.pairs <= 4 and shard.source_tokens <= 9 for shard in records)
-    shards = Shards(tmp_path, SplitRecord(corpora=(), shards=records))
+    records = []
+    for start in range(0, 20, 4):
+        with ShardWriter(tmp_path, f"train-{start:05d}") as writer:
+            for some in (sentences[start : start + 3], [], sentences[start + 3 : start + 4]):
+                writer.add(StreamPair(packed(some), packed(some)))
+            records.append(writer.close())
+    shards = Shards(tmp_path, SplitRecord(corpora=(), shards=tuple(records)))
     assert [shards.pair(n)[1].tolist() for n in range(len(shards))] == sentences
     assert shards.lengths[0].tolist() == [len(ids) for ids in sentences]
 
 
-def test_large_vocabularies_have_room_for_their_ids() -> None:
-    class Large:
-        vocab_size = 70_000
-
-        def encode(self, lines: list[str]) -> list[list[int]]:
-            return [[69_999] for _ in lines]
-
-    encoded = PairEncoder(Tokenizers(Large(), Large()), recipe().data)(Block(0, [("a", "b")], True))  # type: ignore[arg-type]
-    assert encoded.kept.source.tokens.tolist() == [69_999]
+@pytest.mark.parametrize("kind", [np.uint16, np.uint32])
+def test_a_shard_that_grows_on_disk_is_the_array_that_numpy_would_save(tmp_path: Path, kind: type) -> None:
+    tokens, lengths = np.arange(1000, dtype=kind), np.array([400, 600], np.int32)
+    with ShardWriter(tmp_path, "x") as writer:
+        for start, length in zip((0, 400), lengths, strict=True):
+            part = Stream(tokens[start : start + length], np.array([length], np.int32))
+            writer.add(StreamPair(part, part))
+        writer.close()
+    np.save(tmp_path / "saved.npy", tokens)
+    assert (tmp_path / "x.source.tokens.npy").read_bytes() == (tmp_path / "saved.npy").read_bytes()
 
 
 def test_the_number_of_workers_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,17 +316,20 @@ def test_an_interrupted_preparation_leaves_what_was_there() -> None:
     with pytest.raises(KeyboardInterrupt):
         prepare(recipe("seed=2"), workers=1, report=interrupt)
     assert contents() == before
+    assert left_behind() == {"run/data.partial"}
+    assert not half_written()
+    run()
     assert not left_behind()
 
 
-def test_a_full_disk_is_told_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_told_and_nothing_takes_the_place_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     def save(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("numpy.save", save)
     with pytest.raises(OutputError, match=r"run/data: cannot be written: the disk is full"):
         run()
-    assert not left_behind()
+    assert left_behind() == {"run/data.partial"}
 
 
 def test_a_run_that_cannot_be_a_folder_is_told() -> None:

@@ -11,7 +11,9 @@ from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -316,6 +318,45 @@ def test_pieces_are_readable() -> None:
 
 def test_the_vocabulary_has_just_the_size_that_was_asked_for() -> None:
     assert TOKENIZER.vocab_size == 320
+
+
+def _same(tokenizer: Tokenizer, lines: list[str]) -> None:
+    tokens, lengths = tokenizer.packed(lines)
+    encoded = tokenizer.encode(lines)
+    assert lengths.tolist() == [len(ids) for ids in encoded]
+    assert tokens.tolist() == [token for ids in encoded for token in ids]
+    assert tokens.dtype == np.uint16
+
+
+@settings(deadline=None)
+@given(st.lists(st.text().map(one_line) | st.lists(st.sampled_from([*WORDS, "日本語", "x̣̂"])).map(" ".join)))
+def test_packed_ids_are_those_of_the_lines_end_to_end(lines: list[str]) -> None:
+    _same(TOKENIZER, lines)
+
+
+def test_words_may_be_forgotten_at_any_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nmt.text.tokenizer._WORDS", 3)
+    tokenizer = Tokenizer(MODEL)
+    for start in range(0, 60, 6):
+        _same(tokenizer, LINES[start : start + 6])
+
+
+def test_where_a_token_may_hold_two_words_lines_are_cut_as_a_whole() -> None:
+    model = io.BytesIO()
+    special = {"pad_id": PAD, "bos_id": BOS, "eos_id": EOS, "unk_id": UNK, "byte_fallback": True, "minloglevel": 2}
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(LINES), model_writer=model, model_type="bpe", vocab_size=400, split_by_whitespace=False,
+        normalization_rule_name="identity", **special,
+    )  # fmt: skip
+    tokenizer = Tokenizer(model.getvalue())
+    assert any("▁" in piece[1:] for piece in tokenizer.pieces(range(400)))
+    _same(tokenizer, LINES[:50])
+
+
+def test_large_vocabularies_have_room_for_their_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Tokenizer, "vocab_size", 70_000)
+    monkeypatch.setattr(Tokenizer, "_by_words", True)
+    assert Tokenizer(MODEL).packed(["a"])[0].dtype == np.uint32
 
 
 def test_training_twice_gives_the_same_bytes() -> None:

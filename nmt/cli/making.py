@@ -12,16 +12,30 @@ def prepare(
     recipe: RecipePath,
     changes: Changes = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes that encode. [one per core]")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Prepare again even if nothing has changed.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Prepare all of it again, whatever is there.")] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="Encode only the I-th of N shares; run with each I, where and when you like."),
+    ] = None,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Check and join what --shard made; refuse if any of it is missing.")
+    ] = False,
 ) -> None:
     """Turn raw parallel text into a BPE vocabulary and token shards, in RUN/data.
 
-    Says what was dropped and why; run again with nothing changed, it does nothing.
+    Says what was dropped and why; run again with nothing changed, it does nothing. Interrupted and run again, it goes
+    on where it stopped: until all is done, what is done lies in RUN/data.partial.
+
+    On many machines that share a disk, such as nodes under Slurm:
+
+    nmt prepare RECIPE --shard 1/8, … and nmt prepare RECIPE --shard 8/8, and after them nmt prepare RECIPE --merge
+
+    The first share to begin learns the vocabulary, and the others wait for that. The result is the same to the byte.
     """
     from nmt import recipe as recipes
     from nmt.data import prepare
 
-    prepare(recipes.load(recipe, changes or ()), workers=workers, force=force)
+    prepare(recipes.load(recipe, changes or ()), workers=workers, force=force, shard=shard, merge=merge)
 
 
 def train(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from pydantic import BaseModel
 
 from nmt.data.shards import CorpusRecord, OverlapRecord
 from nmt.errors import NmtError
@@ -24,11 +25,47 @@ _LONGEST = 1000  # and that are written down
 
 
 class Example(NamedTuple):
-    """A pair as it was read; `number` counts the pairs of its corpus from 1."""
+    """A pair as it was read, if long only its beginning; `number` counts the pairs of its corpus from 1."""
 
     number: int
     source: str
     target: str
+
+    @classmethod
+    def of(cls, number: int, pair: Pair) -> "Example":
+        """Of what is written down of it no more is kept."""
+        return cls(number, *(side[: _LONGEST + 1] for side in pair))
+
+
+class Found(BaseModel):
+    """What was found in some pairs of a corpus in a row, of which the first is number `first`, counted from 0."""
+
+    corpus: int
+    first: int
+    read: int = 0
+    dropped: dict[str, int] = {}
+    repaired: dict[str, int] = {}
+    examples: dict[str, list[Example]] = {}
+
+    def add(self, pairs: Sequence[Pair], reasons: np.ndarray, repaired: np.ndarray) -> None:
+        """Enters the next pairs, each with the reason why it is dropped."""
+        kinds = [(REASONS[code], self.dropped, reasons == code) for code in np.unique(reasons[reasons > 0]).tolist()]
+        kinds.append((ENTITIES, self.repaired, repaired & (reasons == 0)))
+        for kind, counts, which in kinds:
+            if not which.any():
+                continue
+            counts[kind] = counts.get(kind, 0) + int(which.sum())
+            known = self.examples.setdefault(kind if counts is self.dropped else f"repaired {kind}", [])
+            places = np.flatnonzero(which)[: EXAMPLES - len(known)].tolist()
+            known.extend(Example.of(self.first + self.read + at + 1, pairs[at]) for at in places)
+        self.read += len(pairs)
+
+    def unmend(self, kind: str, numbers: Sequence[int]) -> None:
+        """Takes pairs that were repaired, by their numbers, for dropped ones."""
+        if numbers:
+            self.repaired[kind] -= len(numbers)
+            known = self.examples[f"repaired {kind}"]
+            known[:] = [one for one in known if one.number not in {*numbers}]
 
 
 @dataclass
@@ -44,20 +81,24 @@ class Account:
 
     def add(self, pairs: Sequence[Pair], reasons: np.ndarray, repaired: np.ndarray) -> None:
         """Enters the next pairs of the corpus, each with the reason why it is dropped."""
-        for code in np.unique(reasons[reasons > 0]).tolist():
-            at = np.flatnonzero(reasons == code)
-            self.dropped[REASONS[code]] += len(at)
-            self.show(REASONS[code], pairs, at)
-        at = np.flatnonzero(repaired & (reasons == 0))
-        if len(at):
-            self.repaired[ENTITIES] += len(at)
-            self.show(f"repaired {ENTITIES}", pairs, at)
-        self.read += len(pairs)
+        found = Found(corpus=0, first=self.read)
+        found.add(pairs, reasons, repaired)
+        self.absorb(found)
+
+    def absorb(self, found: Found) -> None:
+        """Enters what was found in the next pairs of the corpus."""
+        self.read += found.read
+        self.dropped.update(found.dropped)
+        self.repaired.update(found.repaired)
+        for kind, some in found.examples.items():
+            known = self.examples[kind]
+            known.extend(some[: EXAMPLES - len(known)])
 
     def show(self, kind: str, pairs: Sequence[Pair], places: np.ndarray) -> None:
         """Keeps some of the next pairs as examples of a kind, where there are few yet; comes before `add`."""
         known = self.examples[kind]
-        known.extend(Example(self.read + at + 1, *pairs[at]) for at in places[: EXAMPLES - len(known)].tolist())
+        some = places[: EXAMPLES - len(known)].tolist()
+        known.extend(Example.of(self.read + at + 1, pairs[at]) for at in some)
 
     @property
     def record(self) -> CorpusRecord:
@@ -67,7 +108,7 @@ class Account:
             name=self.corpus.name,
             pairs=self.read + self.skipped.total(),
             dropped=dict(sorted(dropped.items())),
-            repaired=dict(self.repaired),
+            repaired=dict(+self.repaired),
         )
 
     def told(self, data: Data) -> Iterator[str]:

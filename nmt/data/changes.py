@@ -1,6 +1,6 @@
 """Whether prepared text is still what the recipe asks for."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +19,26 @@ def reason_to_prepare(folder: Path, recipe: Recipe, files: Sequence[Path]) -> st
         manifest = Manifest.load(folder)
     except DataError as error:
         return f"again: {str(error).removesuffix(MEND).rstrip(' :')}"
-    if changed := _changed(manifest, recipe):
-        return f"again: the recipe has changed in {', '.join(changed)}"
+    changed = difference(manifest.choices, manifest.inputs, recipe, files)
+    return f"again: {changed}" if changed else None
+
+
+def difference(
+    said: dict[str, Any], inputs: Mapping[str, InputRecord], recipe: Recipe, files: Sequence[Path]
+) -> str | None:
+    """What has changed since the choices of a recipe were `said` and its files `inputs`, or None."""
+    if changed := _changed(said, recipe):
+        return f"the recipe has changed in {', '.join(changed)}"
     for path in files:
-        record = manifest.inputs.get(str(path))
+        record = inputs.get(str(path))
         if record is None or not is_same(path, record):
-            return f"again: {path} has changed"
+            return f"{path} has changed"
     return None
 
 
 def check_prepared(folder: Path, recipe: Recipe) -> None:
     """Raises `DataError` where `folder` holds nothing, or what another recipe asked for."""
-    if changed := _changed(Manifest.load(folder), recipe):
+    if changed := _changed(Manifest.load(folder).choices, recipe):
         raise DataError(f"{folder}: the recipe has since changed in {', '.join(changed)}: {MEND}")
 
 
@@ -60,9 +68,9 @@ def _completed(stored: dict[str, Any]) -> dict[str, Any]:
         return stored
 
 
-def _changed(manifest: Manifest, recipe: Recipe) -> list[str]:
+def _changed(then: dict[str, Any], recipe: Recipe) -> list[str]:
     """The keys that have changed; a step of cleaning that did not exist at the time has not."""
-    now, then = choices(recipe), manifest.choices
+    now = choices(recipe)
     data = then.get("data", {})
     clean = now["data"]["clean"] | data.get("clean", {})
     return _differences(_completed(then | {"data": data | {"clean": clean}}), now)

@@ -3,16 +3,15 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from nmt.data.shards import Stream, StreamPair
+from nmt.data.shards import Stream, StreamPair, select
 from nmt.processes import working
 from nmt.recipe import Data, tag_of
-from nmt.text import Tokenizer, Tokenizers, reason_to_drop, tagged
+from nmt.text import Tokenizers, reason_to_drop, tagged
 from nmt.text.cleaning import CODES, Cleaner
 from nmt.text.corpora import Pair
 from nmt.text.duplicates import Hashes, hashes
@@ -23,11 +22,15 @@ BLOCK_CHARACTERS = 1_000_000  # bounds the memory of a block where lines are lon
 
 
 class Block(NamedTuple):
-    """Some pairs in a row of corpus number `corpus`, to train on or not: if not, only empty ones are dropped."""
+    """Some pairs in a row of corpus number `corpus`, to train on or not: if not, only empty ones are dropped.
+
+    `part` is the place of the part that they belong to, among those that are made.
+    """
 
     corpus: int
     pairs: list[Pair]
     train: bool
+    part: int = 0
 
 
 class Encoded(NamedTuple):
@@ -64,19 +67,16 @@ class PairEncoder:
         limits, tag = self._data if block.train else None, tag_of(corpus)
         at = np.flatnonzero(reasons == 0)
         sides = [
-            self._tokenizers.source.encode([tagged(tag, sources[place]) for place in at]),
-            self._tokenizers.target.encode([targets[place] for place in at]),
+            Stream(*self._tokenizers.source.packed([tagged(tag, sources[place]) for place in at.tolist()])),
+            Stream(*self._tokenizers.target.packed([targets[place] for place in at.tolist()])),
         ]
         extra = len(self._tokenizers.source.encode([tag])[0]) if tag else 0  # the tag is no part of the sentence
-        lengths = (reason_to_drop(len(a) - extra, len(b), limits) for a, b in zip(*sides, strict=True))
-        reasons[at] = [CODES[reason or ""] for reason in lengths]
-        kept = (
-            _packed(tokenizer, [ids for ids, reason in zip(side, reasons[at], strict=True) if not reason])
-            for tokenizer, side in zip(self._tokenizers, sides, strict=True)
-        )
-        left = ((sources[place], targets[place]) for place in np.flatnonzero(reasons == 0))
+        lengths = zip(*(side.lengths.tolist() for side in sides), strict=True)
+        reasons[at] = [CODES[reason_to_drop(source - extra, target, limits) or ""] for source, target in lengths]
+        kept = select(StreamPair(*sides), reasons[at] == 0)
+        left = ((sources[place], targets[place]) for place in np.flatnonzero(reasons == 0).tolist())
         known = hashes(left, self._data.clean.near_duplicates) if block.train else None
-        return Encoded(StreamPair(*kept), known, reasons, repaired & (reasons == 0))
+        return Encoded(kept, known, reasons, repaired & (reasons == 0))
 
     def _cleaner(self, data: Data) -> Cleaner:
         languages = data.source, data.target
@@ -88,7 +88,7 @@ class PairEncoder:
 Encode = Callable[[Iterable[Block]], Iterator[tuple[Block, Encoded]]]
 
 
-def blocks(corpus: int, pairs: Iterable[Pair], train: bool) -> Iterator[Block]:
+def blocks(corpus: int, pairs: Iterable[Pair], train: bool, part: int = 0) -> Iterator[Block]:
     """The pairs of a corpus, cut into blocks: always at the same places, however many workers there are."""
     held: list[Pair] = []
     characters = 0
@@ -96,10 +96,10 @@ def blocks(corpus: int, pairs: Iterable[Pair], train: bool) -> Iterator[Block]:
         held.append(pair)
         characters += len(pair[0]) + len(pair[1])
         if len(held) == BLOCK_PAIRS or characters >= BLOCK_CHARACTERS:
-            yield Block(corpus, held, train)
+            yield Block(corpus, held, train, part)
             held, characters = [], 0
     if held:
-        yield Block(corpus, held, train)
+        yield Block(corpus, held, train, part)
 
 
 def encoding(folder: Path, data: Data, workers: int) -> AbstractContextManager[Encode]:
@@ -109,9 +109,3 @@ def encoding(folder: Path, data: Data, workers: int) -> AbstractContextManager[E
     so memory is bounded. Raises `NmtError` when a worker dies.
     """
     return working(partial(PairEncoder.load, folder, data), workers)
-
-
-def _packed(tokenizer: Tokenizer, sentences: list[list[int]]) -> Stream:
-    """The smallest type that holds every id is used: it is what fills the disk, and the memory of workers."""
-    kind = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
-    return Stream(np.fromiter(chain.from_iterable(sentences), kind), np.fromiter(map(len, sentences), np.int32))

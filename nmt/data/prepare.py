@@ -1,33 +1,31 @@
 """From raw parallel text to a vocabulary and shards of token ids: what `nmt prepare` does."""
 
+import shutil
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import chain, groupby
 from pathlib import Path
 
-import numpy as np
-from tqdm import tqdm
-
 from nmt.data.accounts import Account, not_read, warn_of_entities, warnings, write_examples
-from nmt.data.changes import choices, is_same, reason_to_prepare, record_input
-from nmt.data.encoding import Block, Encode, blocks, encoding
-from nmt.data.shards import DROPPED, FILES, FORMAT, Manifest, ShardWriter, SplitRecord, record_files
-from nmt.data.sieve import HeldOut, Sieve, select
-from nmt.data.vocabulary import reused, vocabulary
-from nmt.errors import DataError
-from nmt.files import make_folder, whole_folder
+from nmt.data.changes import choices, reason_to_prepare
+from nmt.data.encoding import encoding
+from nmt.data.joining import Joiner
+from nmt.data.learning import Report, bar, look_through
+from nmt.data.parts import Made, Part, PartWriter, text_of
+from nmt.data.shards import DROPPED, FILES, FORMAT, Manifest, SplitRecord, record_files
+from nmt.data.sieve import HeldOut
+from nmt.data.unfinished import WHOLE, Shard, Survey, Unfinished
+from nmt.data.vocabulary import reused
+from nmt.errors import DataError, NmtError, OutputError
+from nmt.files import check_place, make_folder, put_folder, refusals_told, remove
 from nmt.processes import cores
-from nmt.recipe import Layout, Recipe, tag_of
-from nmt.text import Corpus, locate
-from nmt.text.cleaning import EMPTY, OVERLAP, REASONS, Cleaner
-from nmt.text.corpora import Pair
-from nmt.text.lexicon import FEWEST, Lexicon, Sample
+from nmt.recipe import Layout, Recipe
+from nmt.text import Corpus, Tokenizers, locate
+from nmt.text.cleaning import Cleaner
 from nmt.text.opening import keep_standard_input
 
 STANDARD_INPUT = "standard-input"  # its copy in the run folder
-
-Report = Callable[[str], None]
 
 
 def tell(line: str) -> None:
@@ -35,7 +33,15 @@ def tell(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def prepare(recipe: Recipe, *, workers: int | None = None, force: bool = False, report: Report = tell) -> Manifest:
+def prepare(
+    recipe: Recipe,
+    *,
+    workers: int | None = None,
+    force: bool = False,
+    shard: str | None = None,
+    merge: bool = False,
+    report: Report = tell,
+) -> Manifest | None:
     """Learns the vocabulary and writes the shards of a recipe into the folder `data` of its run.
 
     Does nothing where that is done and neither the recipe's choices nor the text have changed since, unless
@@ -43,80 +49,121 @@ def prepare(recipe: Recipe, *, workers: int | None = None, force: bool = False, 
     result. `report` is given lines that say what was read, dropped and written, and what training text shares with
     held-out corpora; `dropped.txt` has more examples. What comes from standard input is kept in the run folder as
     `standard-input`, for text is read more than once.
-    Raises `DataError` for text that cannot be used, `OutputError` for a folder that cannot be written, and
-    `NmtError` for a worker that dies; what was prepared before then stays as it was.
+
+    What is done lies in a folder beside, `data.partial`, until all is. Who prepares the same again after being
+    interrupted goes on from there, and comes to the same bytes; `force` begins anew.
+    `shard`, such as "2/8", makes only a share of the parts there and does not join them; others may make the other
+    shares at the same time, on other machines that see the same folder. Without it, what parts are missing are made
+    and all are joined; `merge` refuses to make any.
+    Raises `DataError` for text that cannot be used, and for parts that are missing or damaged if told to `merge`;
+    `OutputError` for a folder that cannot be written, or in which another process is at work; and `NmtError` for a
+    worker that dies. What was prepared before then stays as it was. Gives the manifest, once there is one.
     """
+    share = Shard.of(shard) if shard else None
+    if share and merge:
+        raise NmtError("--shard and --merge: give one of them: a share is made, or all of them are joined")
     folder = Layout.of(recipe).data
     splits = {
-        split: [_kept(one, folder.parent, report) for one in several] for split, several in _locate(recipe).items()
+        split: [_kept(one, folder.parent, report, share) for one in several]
+        for split, several in _locate(recipe).items()
     }
     tests = _tests(recipe, report)
     read = [*splits.values(), tests.values()] if recipe.data.clean.overlap == "drop" else splits.values()
     files = [*reused(recipe), *(path for corpora in read for corpus in corpora for path in corpus.files)]
+    unfinished = Unfinished(folder, recipe, files)
     reason = "as told" if force else reason_to_prepare(folder, recipe, files)
     if reason is None:
         report(f"{folder}: prepared already, and nothing has changed since")
         manifest = Manifest.load(folder)
         for key in tests.keys() - manifest.overlap.keys():
             report(f"{key}: not compared with the training text yet: nmt prepare --force does it")
+        unfinished.clear()
         return manifest
     report(f"{folder}: preparing {reason}")
+    for corpus in recipe.data.train:
+        Cleaner(recipe.data.of(corpus))  # what it lacks is told here, not by a worker
     make_folder(folder.parent)
-    with whole_folder(folder, FILES) as new:
-        manifest = _Preparation(recipe, splits, tests, new, report).run(files, workers or cores())
-    for name, split in manifest.splits.items():
-        tokens = f"{split.source_tokens:,} source and {split.target_tokens:,} target tokens"
-        report(f"{name}: {split.pairs:,} pairs of {tokens}, in {len(split.shards)} shard(s)")
-    return manifest
+    check_place(folder, FILES)
+    with refusals_told(folder, unfinished.folder):
+        job = _Preparation(recipe, splits, tests, folder, unfinished, report)
+        if share:
+            job.make_share(share, workers or cores())
+            return None
+        return job.merge() if merge else job.make_all(workers or cores(), anew=force)
 
 
-@dataclass
 class _Preparation:
-    """One preparation of a recipe into an empty folder."""
+    """One preparation of a recipe."""
 
-    recipe: Recipe
-    splits: dict[str, list[Corpus]]
-    tests: dict[str, Corpus]
-    folder: Path
-    report: Report
-    pairs: Counter[Corpus] = field(default_factory=Counter)  # known once a corpus has been read
-    accounts: dict[str, list[Account]] = field(default_factory=dict)
-    sample: Sample = field(default_factory=Sample)  # of the training pairs
+    def __init__(
+        self,
+        recipe: Recipe,
+        splits: dict[str, list[Corpus]],
+        tests: dict[str, Corpus],
+        folder: Path,
+        unfinished: Unfinished,
+        report: Report,
+    ) -> None:
+        self.recipe, self.splits, self.tests = recipe, splits, tests
+        self.folder, self.unfinished, self.report = folder, unfinished, report
 
-    def run(self, files: list[Path], workers: int) -> Manifest:
-        """Fills the folder; the manifest goes last."""
-        inputs = {path: record_input(path) for path in files}
-        for corpus in self.recipe.data.train:
-            Cleaner(self.recipe.data.of(corpus))  # what it lacks is told here, not by a worker
-        held_out = list(self._held_out())
-        tokenizers = vocabulary(self.recipe, self._read, self.report)
-        if not self.pairs:  # a tokenizer that is reused asks for no text, but the sieve must know how much there is
-            for _ in self._read():
-                pass
-        tokenizers.save(self.folder)
-        self._learn_lexicon()
-        sieve = Sieve(self.recipe.data.clean, self.pairs.total(), held_out)
-        with encoding(self.folder, self.recipe.data, workers) as encode:
-            splits = {split: self._encode(split, encode, sieve) for split in self.splits}
-        overlap = {held.key: held.record for held in held_out}
-        for path, record in inputs.items():
-            if not is_same(path, record):
-                raise DataError(f"{path}: changed while it was being read: run it again")
-        manifest = Manifest(
-            format=FORMAT,
-            choices=choices(self.recipe),
-            inputs={str(path): record for path, record in inputs.items()},
-            vocabulary={"source": tokenizers.source.vocab_size, "target": tokenizers.target.vocab_size},
-            splits=splits,
-            overlap=overlap,
-            files=record_files(self.folder),
-        )
-        for key, found in overlap.items():
-            for line in warnings(key, found, self.recipe.data.clean.overlap == "drop", self.accounts["train"]):
-                self.report(line)
-        write_examples(self.folder / DROPPED, self.accounts["train"])
-        manifest.save(self.folder)
-        return manifest
+    def make_all(self, workers: int, anew: bool) -> Manifest:
+        """From what there is of it to the end. What cannot be used is not kept."""
+        with self.unfinished.alone():
+            try:
+                self._begin(alone=True, anew=anew)
+                held_out = list(self._held_out())
+                survey = self._survey()
+                lacking, _ = self._lacking(survey, survey.parts)
+                if there := len(survey.parts) - len(lacking):
+                    self.report(f"going on: {there} of {len(survey.parts)} parts are there already")
+                self._make(lacking, survey, workers)
+                return self._join(survey, held_out)
+            except DataError:
+                self.unfinished.remove()
+                raise
+
+    def make_share(self, shard: Shard, workers: int) -> None:
+        """The parts of one process of several."""
+        with self.unfinished.sharing(shard, self._begin_together):
+            survey = self._survey()
+            ours = survey.parts[shard.number - 1 :: shard.total]
+            lacking, _ = self._lacking(survey, ours)
+            there = len(ours) - len(lacking)
+            self.report(f"shard {shard}: {len(ours)} of {len(survey.parts)} parts, {there} of them there already")
+            self._make(lacking, survey, workers)
+            self.report(f"shard {shard}: done; when all are, nmt prepare --merge joins them")
+
+    def merge(self) -> Manifest:
+        """Joins parts that are all there already."""
+        if not self.unfinished.folder.exists():
+            raise DataError(f"{self.unfinished.folder}: nothing to merge: run nmt prepare --shard first")
+        with self.unfinished.alone():
+            changed, survey = self.unfinished.difference(), self.unfinished.survey()
+            if changed or not survey:
+                why = changed or "no tokenizer is there, or it is damaged"
+                raise DataError(f"{self.unfinished.folder}: nothing to merge: {why}: run nmt prepare --shard first")
+            _, faults = self._lacking(survey, survey.parts)
+            if faults:
+                more = f" (and {len(faults) - 1} more like it)" if len(faults) > 1 else ""
+                mend = "run nmt prepare --shard again, or without --merge, which makes what is lacking"
+                raise DataError(f"{faults[0]}{more}: {mend}")
+            return self._join(survey, list(self._held_out()))
+
+    def _begin_together(self, alone: bool) -> None:
+        self._begin(alone)
+        self._survey()
+
+    def _begin(self, alone: bool, anew: bool = False) -> None:
+        """Goes on with what is there if that is for the same choices and text; else begins anew."""
+        changed = self.unfinished.difference()
+        if not changed and not anew:
+            return
+        if not alone:
+            raise OutputError(
+                f"{self.unfinished.folder}: others are at work, on something else: {changed}: wait for them"
+            )
+        self.unfinished.begin()
 
     def _held_out(self) -> Iterator[HeldOut]:
         """The corpora that training text is held against. A test set may be made later, unless it decides something."""
@@ -132,70 +179,87 @@ class _Preparation:
                 self.report(warn_of_entities(key, held.escaped))
             yield held
 
-    def _learn_lexicon(self) -> None:
-        """What tells misaligned pairs, learned from a sample of the training text where it is large enough."""
-        if not self.recipe.data.clean.misaligned:
+    def _survey(self) -> Survey:
+        """The first look at all text, with the tokenizers; taken only if it has not been."""
+        survey = self.unfinished.survey()
+        if survey is None:
+            survey = look_through(self.recipe, self.splits, self.unfinished.folder, self.report)
+            self.unfinished.check_inputs()
+            self.unfinished.save_survey(survey)
+        return survey
+
+    def _lacking(self, survey: Survey, parts: Sequence[Part]) -> tuple[list[Part], list[str]]:
+        """Those of the parts that are not there and whole, and what is wrong with each."""
+        lacking, faults = [], []
+        for part in parts:
+            try:
+                Made.check(self.unfinished.folder, part, survey.learned)
+            except DataError as error:
+                lacking.append(part)
+                faults.append(str(error))
+        return lacking, faults
+
+    def _make(self, parts: Sequence[Part], survey: Survey, workers: int) -> None:
+        """Encodes parts and writes them, one after the other."""
+        if not parts:
             return
-        if lexicon := Lexicon.learn(self.sample.pairs()):
-            lexicon.save(self.folder)
-        else:
-            self.report(f"data.clean.misaligned: not looked for, for that takes {FEWEST:,} different pairs")
+        folder = self.unfinished.folder
+        text = chain.from_iterable(text_of(parts, split, corpora) for split, corpora in self.splits.items())
+        pairs = sum(part.pairs for part in parts)
+        with encoding(folder, self.recipe.data, workers) as encode, bar("encoding", pairs) as shown:
+            for place, done in groupby(encode(text), key=lambda one: one[0].part):
+                with PartWriter(folder, parts[place], survey.learned) as writer:
+                    for block, encoded in done:
+                        writer.add(block, encoded)
+                        shown.update(len(block.pairs))
+                    self.unfinished.check_inputs()
+                    writer.close()
 
-    def _read(self) -> Iterator[Pair]:
-        """The training pairs of all corpora, cleaned as far as that is quick; counts them."""
-        dropped = Counter[int]()
-        for number, corpus in enumerate(self.splits["train"]):
-            self.pairs[corpus] = 0
-            clean = Cleaner(self.recipe.data.of(corpus.entry), language=False)
-            for block in blocks(number, _shown(corpus.pairs(), f"reading {corpus.name}"), True):
-                self.pairs[corpus] += len(block.pairs)
-                cleaned = clean(block.pairs)
-                dropped.update(cleaned.reasons.tolist())
-                kept = list(cleaned.kept())
-                if self.recipe.data.clean.misaligned:
-                    self.sample.add(kept)
-                yield from kept
-            if not self.pairs[corpus]:
-                raise DataError(f"{corpus.files[0]}: the corpus is empty")
-        if not dropped[0]:
-            self._check_left({REASONS[code]: count for code, count in dropped.items()})
+    def _join(self, survey: Survey, held_out: Sequence[HeldOut]) -> Manifest:
+        """Joins the parts, and puts what comes of them in its place, which is the last that is done."""
+        data, new = self.recipe.data, self.unfinished.folder / WHOLE
+        remove(new)
+        new.mkdir()
+        tokenizers = Tokenizers.load(self.unfinished.folder)
+        for name in survey.learned:
+            shutil.copyfile(self.unfinished.folder / name, new / name)
+        joiner = Joiner(self.unfinished.folder, survey, data.clean, held_out)
+        splits, accounts = {}, {}
+        for split, corpora in self.splits.items():
+            splits[split], accounts[split] = joiner.join(split, corpora, new)
+            self._tell(split, splits[split], accounts[split])
+        overlap = {held.key: held.record for held in held_out}
+        for key, found in overlap.items():
+            for line in warnings(key, found, data.clean.overlap == "drop", accounts["train"]):
+                self.report(line)
+        self.unfinished.check_inputs()
+        manifest = Manifest(
+            format=FORMAT,
+            choices=choices(self.recipe),
+            inputs=self.unfinished.inputs,
+            vocabulary={"source": tokenizers.source.vocab_size, "target": tokenizers.target.vocab_size},
+            splits=splits,
+            overlap=overlap,
+            files=record_files(new),
+        )
+        write_examples(new / DROPPED, accounts["train"])
+        manifest.save(new)
+        put_folder(new, self.folder)
+        self.unfinished.remove()
+        for name, record in splits.items():
+            tokens = f"{record.source_tokens:,} source and {record.target_tokens:,} target tokens"
+            self.report(f"{name}: {record.pairs:,} pairs of {tokens}, in {len(record.shards)} shard(s)")
+        return manifest
 
-    def _check_left(self, dropped: Mapping[str, int]) -> None:
-        """Raises `DataError` where pairs were dropped for what they hold, and none is left; blank ones hold nothing."""
-        if reasons := [f"{count:,} {reason}" for reason, count in dropped.items() if reason != EMPTY]:
-            pairs = f"{self.pairs.total():,} read from {self.splits['train'][0].name}"
-            raise DataError(f"data.train: no pair is left of the {pairs} ({', '.join(reasons)}): see data.clean")
-
-    def _encode(self, split: str, encode: Encode, sieve: Sieve) -> SplitRecord:
-        """Encodes and writes a split, and accounts for what was dropped of it."""
-        accounts = self.accounts[split] = [Account(corpus) for corpus in self.splits[split]]
-        writer = ShardWriter(self.folder, split)
-        for block, part in encode(self._chunks(split, accounts)):
-            kept, account = part.kept, accounts[block.corpus]
-            if part.hashes:
-                places = np.flatnonzero(part.reasons == 0)
-                part.reasons[places], overlaps = sieve(part.hashes, tag_of(account.corpus.entry))
-                kept = select(kept, part.reasons[places] == 0)
-                for key, found in overlaps.items():
-                    account.show(f"{OVERLAP} with {key}", block.pairs, places[found])
-            account.add(block.pairs, part.reasons, part.repaired)
-            writer.add(kept)
-        shards = writer.close()
+    def _tell(self, split: str, record: SplitRecord, accounts: Sequence[Account]) -> None:
+        """Says what became of the pairs. Raises `DataError` where none is left."""
         for account in accounts:
             first, *examples = account.told(self.recipe.data)
             for line in (f"{split}: {first}", *examples):
                 self.report(line)
-        if not shards:
+        if not record.shards:
             read = sum(account.read for account in accounts)
             raise DataError(f"data.{split}: no pair is left of the {read:,} read from {accounts[0].corpus.name}")
-        return SplitRecord(corpora=tuple(account.record for account in accounts), shards=shards)
-
-    def _chunks(self, split: str, accounts: list[Account]) -> Iterator[Block]:
-        """The pairs of a split in blocks; the accounts count the units without a translation, which are none."""
-        for number, corpus in enumerate(self.splits[split]):
-            pairs = corpus.pairs(accounts[number].skipped)
-            shown = _shown(pairs, f"encoding {corpus.name}", self.pairs.get(corpus))
-            yield from blocks(number, shown, split == "train")
 
 
 def _locate(recipe: Recipe) -> dict[str, list[Corpus]]:
@@ -218,17 +282,14 @@ def _tests(recipe: Recipe, report: Report) -> dict[str, Corpus]:
     return tests
 
 
-def _kept(corpus: Corpus, folder: Path, report: Report) -> Corpus:
+def _kept(corpus: Corpus, folder: Path, report: Report, shard: Shard | None) -> Corpus:
     """The same corpus, but of a file in `folder` where it comes from standard input, which can be read only once."""
     if corpus.files != (Path("-"),):
         return corpus
+    if shard:
+        raise DataError("standard input: cannot be shared out by --shard: write it to a file first")
     make_folder(folder)
     copy = folder / STANDARD_INPUT
     report(f"{copy}: keeping what comes from standard input")
     keep_standard_input(copy)
     return replace(corpus, files=(copy,))
-
-
-def _shown(pairs: Iterator[Pair], what: str, total: int | None = None) -> Iterator[Pair]:
-    """The same pairs, with a bar that shows how far they are read where there is a terminal to show it on."""
-    return iter(tqdm(pairs, what, total, leave=False, unit=" pairs", unit_scale=True, disable=None))

@@ -8,6 +8,7 @@ entry more, the end). Beside the shards lie the tokenizer and `manifest.json`.
 import hashlib
 import json
 from bisect import bisect_right
+from collections.abc import Iterable
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -21,8 +22,6 @@ from nmt.files import read_json, write_json
 from nmt.text.lexicon import LEXICON
 
 FORMAT = 1
-SHARD_PAIRS = 1_000_000
-SHARD_TOKENS = 32_000_000  # of one side
 MANIFEST = "manifest.json"
 DROPPED = "dropped.txt"  # examples for the user; nothing depends on it
 FILES = (MANIFEST, "tokenizer*.model", "*.npy", LEXICON, DROPPED)  # all that a folder of prepared text holds
@@ -43,6 +42,14 @@ class StreamPair(NamedTuple):
 
     source: Stream
     target: Stream
+
+
+def select(kept: StreamPair, wanted: np.ndarray) -> StreamPair:
+    """The pairs of `kept` that are `wanted`."""
+    if wanted.all():
+        return kept
+    sides = (Stream(side.tokens[np.repeat(wanted, side.lengths)], side.lengths[wanted]) for side in kept)
+    return StreamPair(*sides)
 
 
 class _Record(BaseModel):
@@ -144,46 +151,74 @@ class Manifest(_Record):
 
 
 class ShardWriter:
-    """Lays pairs down in shards of at most `pairs` pairs and `tokens` tokens a side, one in memory at a time.
+    """Lays pairs down in one shard as they come: on disk, but for their lengths. A context manager.
 
-    What is added together stays together, so that only a part larger than that makes a shard larger.
+    Only with `close` a shard is there. Raises `OSError` where the disk refuses.
     """
 
-    def __init__(self, folder: Path, split: str, pairs: int = SHARD_PAIRS, tokens: int = SHARD_TOKENS) -> None:
-        self._folder, self._split = folder, split
-        self._limits = np.array([pairs, tokens, tokens])
-        self._parts: list[StreamPair] = []
-        self._held = np.zeros(3, np.int64)
-        self._shards: list[ShardRecord] = []
+    def __init__(self, folder: Path, name: str) -> None:
+        self._folder, self._name = folder, name
+        self._sides = [_SideWriter(*_files(folder, name, side)) for side in SIDES]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for side in self._sides:
+            side.file.close()
 
     def add(self, part: StreamPair) -> None:
         """Appends pairs, in order."""
-        size = np.array([len(part.source.lengths), len(part.source.tokens), len(part.target.tokens)])
-        if self._parts and (self._held + size > self._limits).any():
-            self._write()
-        self._parts.append(part)
-        self._held += size
+        for side, stream in zip(self._sides, part, strict=True):
+            side.add(stream)
 
-    def close(self) -> tuple[ShardRecord, ...]:
-        """Writes what is still held; gives the shards written."""
-        if self._held[0]:
-            self._write()
-        return tuple(self._shards)
+    def close(self) -> ShardRecord:
+        """Ends the files; gives what the shard is known by."""
+        (pairs, source), (_, target) = (side.close() for side in self._sides)
+        return ShardRecord(name=self._name, pairs=pairs, source_tokens=source, target_tokens=target)
 
-    def _write(self) -> None:
-        name = f"{self._split}-{len(self._shards):05d}"
-        for side in SIDES:
-            parts: list[Stream] = [getattr(part, side) for part in self._parts]
-            lengths = np.concatenate([part.lengths for part in parts])
-            offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-            tokens, starts = _files(self._folder, name, side)
-            np.save(tokens, np.concatenate([part.tokens for part in parts]))
-            np.save(starts, offsets)
-        pairs, source_tokens, target_tokens = self._held.tolist()
-        shard = ShardRecord(name=name, pairs=pairs, source_tokens=source_tokens, target_tokens=target_tokens)
-        self._shards.append(shard)
-        self._parts.clear()
-        self._held[:] = 0
+
+class _SideWriter:
+    """One side of a shard: an array of tokens that grows on disk, and the offsets of the sentences in it."""
+
+    def __init__(self, tokens: Path, offsets: Path) -> None:
+        self.file = open(tokens, "wb")  # noqa: SIM115 - the shard closes it
+        self._offsets = offsets
+        self._kind: np.dtype[Any] = np.dtype(np.uint16)
+        self._tokens = 0
+        self._lengths: list[np.ndarray] = []
+        self._head()
+
+    def add(self, stream: Stream) -> None:
+        self._kind = stream.tokens.dtype
+        self._tokens += len(stream.tokens)
+        self._lengths.append(stream.lengths)
+        self.file.write(stream.tokens.data)
+
+    def close(self) -> tuple[int, int]:
+        """Gives the number of sentences, and of tokens."""
+        self.file.seek(0)
+        self._head()
+        self.file.close()
+        lengths = np.concatenate([np.zeros(1, np.int64), *self._lengths])
+        np.save(self._offsets, np.cumsum(lengths, dtype=np.int64))
+        return len(lengths) - 1, self._tokens
+
+    def _head(self) -> None:
+        """What numpy begins a file with: of one size, however many tokens there are."""
+        head = {"descr": np.lib.format.dtype_to_descr(self._kind), "fortran_order": False, "shape": (self._tokens,)}
+        np.lib.format.write_array_header_1_0(self.file, head)
+
+
+def read_shard(folder: Path, name: str) -> StreamPair:
+    """All pairs of a shard, tokens as read-only views of the files. Raises `DataError` where it is not whole."""
+    sides = ([_mapped(path) for path in _files(folder, name, side)] for side in SIDES)
+    return StreamPair(*(Stream(tokens, np.diff(offsets).astype(np.int32)) for tokens, offsets in sides))
+
+
+def shard_files(name: str) -> list[str]:
+    """The names of a shard's files."""
+    return [path.name for side in SIDES for path in _files(Path(), name, side)]
 
 
 class Shards:
@@ -250,9 +285,11 @@ def fingerprint(folder: str | Path) -> str:
     return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
 
-def record_files(folder: Path) -> dict[str, FileRecord]:
-    """What the files of a folder are known by, under their names."""
+def record_files(folder: Path, names: Iterable[str] | None = None) -> dict[str, FileRecord]:
+    """What the files of a folder are known by, under their names: all, or some."""
     paths = sorted(path for path in folder.iterdir() if path.name != DROPPED)
+    if names is not None:
+        paths = [folder / name for name in sorted(names)]
     return {path.name: FileRecord(bytes=path.stat().st_size, sha256=sha256(path)) for path in paths}
 
 

@@ -1,15 +1,21 @@
 """What only the whole of the training text can tell: pairs seen before, and pairs of held-out corpora."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from nmt.data.shards import OverlapRecord, Stream, StreamPair
+from nmt.data.shards import OverlapRecord
 from nmt.recipe import Clean
 from nmt.text import Corpus, one_line
 from nmt.text.cleaning import CODES, DUPLICATE, NEAR_DUPLICATE, OVERLAP, unescape
 from nmt.text.duplicates import Hashes, HashSet, hash_of, hashes
+
+HASHES_AT_ONCE = 32_000_000
+
+Sifted = tuple[np.ndarray, dict[str, np.ndarray]]  # reasons; which pairs overlap with which held-out corpus
+# Reads the hashes of all parts, in order, and what tells the tags of pairs apart: under another tag a pair is another.
+Parts = Callable[[], Iterable[tuple[Hashes, np.ndarray]]]
 
 
 @dataclass
@@ -56,27 +62,67 @@ class Sieve:
         self._seen = HashSet(pairs if clean.duplicates else 0)
         self._nearly = HashSet(pairs if clean.near_duplicates else 0)
 
-    def __call__(self, met: Hashes, tag: str = "") -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    def __call__(self, met: Hashes, tag: str = "") -> Sifted:
         """Why each pair is dropped, as a place in `REASONS`; and which overlap with which held-out corpus.
 
         Under another `tag` a pair is another one.
         """
         task = hash_of(tag) if tag else np.uint64(0)
-        reasons = np.zeros(len(met.pairs), np.uint8)
-        overlaps = {held.key: held.meet(met) for held in self._held_out}
-        if self._clean.overlap == "drop":
-            for found in overlaps.values():
-                reasons[found] = CODES[OVERLAP]
-        if self._clean.duplicates:
-            reasons[~self._seen.add(met.pairs ^ task) & (reasons == 0)] = CODES[DUPLICATE]
-        if self._clean.near_duplicates:
-            reasons[~self._nearly.add(met.letters ^ task) & (reasons == 0)] = CODES[NEAR_DUPLICATE]
-        return reasons, overlaps
+        seen = ~self._seen.add(met.pairs ^ task) if self._clean.duplicates else None
+        nearly = ~self._nearly.add(met.letters ^ task) if self._clean.near_duplicates else None
+        return _sift(met, self._clean, self._held_out, seen, nearly)
 
 
-def select(kept: StreamPair, wanted: np.ndarray) -> StreamPair:
-    """The pairs of `kept` that are `wanted`."""
-    if wanted.all():
-        return kept
-    sides = (Stream(side.tokens[np.repeat(wanted, side.lengths)], side.lengths[wanted]) for side in kept)
-    return StreamPair(*sides)
+class PartSieve:
+    """The same for text that lies in parts, in memory that does not grow with it.
+
+    `parts` are read several times, where there are so many pairs that not all of their hashes are to be held at once:
+    then a pass asks only after those of one range. 12 bytes of memory for each of `at_once`, and a bit for each pair.
+    """
+
+    def __init__(self, clean: Clean, held_out: Sequence[HeldOut], parts: Parts, at_once: int = HASHES_AT_ONCE) -> None:
+        self._clean, self._held_out, self._parts, self._at_once = clean, held_out, parts, at_once
+
+    def __iter__(self) -> Iterator[Sifted]:
+        """For each part why its pairs are dropped, as places in `REASONS`; which overlap with which held-out corpus."""
+        seen = self._seen(self._clean.duplicates, lambda met, task: met.pairs ^ task)
+        nearly = self._seen(self._clean.near_duplicates, lambda met, task: met.letters ^ task)
+        for number, (met, _) in enumerate(self._parts()):
+            flags = [
+                np.unpackbits(bits[number], count=len(met.pairs)).astype(bool) if bits else None
+                for bits in (seen, nearly)
+            ]
+            yield _sift(met, self._clean, self._held_out, *flags)
+
+    def _seen(self, wanted: bool, keys_of: Callable[[Hashes, np.ndarray], np.ndarray]) -> list[np.ndarray]:
+        """For each part which of its keys have been there before, as bits; nothing if that is not wanted."""
+        if not wanted:
+            return []
+        sizes = [len(met.pairs) for met, _ in self._parts()]
+        found = [np.zeros(-(-size // 8), np.uint8) for size in sizes]
+        ranges = max(1, -(-sum(sizes) // self._at_once))
+        ends = [(number << 64) // ranges for number in range(1, ranges)]
+        for number in range(ranges):
+            known = HashSet(sum(sizes) // ranges)
+            for bits, (met, task) in zip(found, self._parts(), strict=True):
+                keys = keys_of(met, task)
+                asked = np.searchsorted(np.array(ends, np.uint64), keys, "right") == number
+                again = np.zeros(len(keys), bool)
+                again[asked] = ~known.add(keys[asked])
+                bits |= np.packbits(again)
+        return found
+
+
+def _sift(
+    met: Hashes, clean: Clean, held_out: Sequence[HeldOut], seen: np.ndarray | None, nearly: np.ndarray | None
+) -> Sifted:
+    """What becomes of pairs, of which these have been seen before."""
+    reasons = np.zeros(len(met.pairs), np.uint8)
+    overlaps = {held.key: held.meet(met) for held in held_out}
+    if clean.overlap == "drop":
+        for found in overlaps.values():
+            reasons[found] = CODES[OVERLAP]
+    for reason, again in ((DUPLICATE, seen), (NEAR_DUPLICATE, nearly)):
+        if again is not None:
+            reasons[again & (reasons == 0)] = CODES[reason]
+    return reasons, overlaps

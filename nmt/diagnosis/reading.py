@@ -11,8 +11,8 @@ import numpy as np
 from nmt.data.accounts import Account, shown
 from nmt.data.changes import record_input
 from nmt.data.encoding import Block, Encode, Encoded, blocks, encoding
-from nmt.data.shards import StreamPair
-from nmt.data.sieve import HeldOut, Sieve, select
+from nmt.data.shards import StreamPair, select
+from nmt.data.sieve import HeldOut, Sieve
 from nmt.diagnosis.counting import Drawn, SideCounter, UnseenWords
 from nmt.diagnosis.drawing import Draw, learned, lexicon_of, prepared, watched
 from nmt.diagnosis.figures import (

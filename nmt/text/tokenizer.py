@@ -7,18 +7,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Self
 
+import numpy as np
 import sentencepiece
 
 from nmt.errors import DataError, ModelError
 from nmt.files import whole_file
 from nmt.ids import BOS, EOS, PAD, SPECIALS, UNK
-from nmt.text.normalise import one_line
+from nmt.text.normalise import SPACE_OF_SENTENCEPIECE, one_line
 from nmt.text.proto import BYTE, Proto
 from nmt.text.sampling import reservoir
 
 LONGEST_SAMPLE = 4096  # characters of a line to learn from, so that long lines do not fill the memory
 _PROBE = "\U0010fffd"  # a private character, in no vocabulary: it has to be spelled in bytes
 SEEDS = 2**32 - 1  # SentencePiece takes 32 bits, but passes over the largest number
+_WORDS, _LETTERS = 1 << 18, 1 << 22  # what is remembered at most, before a block: 60 MB
 _SHARED, _SOURCE, _TARGET = "tokenizer.model", "tokenizer.source.model", "tokenizer.target.model"
 
 
@@ -30,6 +32,8 @@ class Tokenizer:
 
     def __init__(self, model: bytes, name: str = "tokenizer") -> None:
         self.model = model
+        self._known: dict[str, bytes] = {}  # the ids of words
+        self._letters = 0  # of those words
         self._processor = sentencepiece.SentencePieceProcessor()
         broken = ModelError(f"{name}: not a tokenizer of nmt, or cut short: copy or make it again")
         if not model:
@@ -81,8 +85,7 @@ class Tokenizer:
 
     def encode(self, lines: Sequence[str]) -> list[list[int]]:
         """The ids of each line, made `one_line` first, without BOS and EOS; a blank line has none."""
-        cleaned = [one_line(line) for line in lines]
-        return self._begun(self._processor.encode(cleaned, num_threads=1))
+        return self._cut([one_line(line) for line in lines])
 
     @property
     def symbols(self) -> list[str]:
@@ -120,6 +123,37 @@ class Tokenizer:
             return sequences
         n = len(space)
         return [ids[n:] if len(ids) > n and ids[n] in symbols and ids[:n] == space else ids for ids in sequences]
+
+    def packed(self, lines: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """What `encode` gives of lines that are `one_line`, laid end to end, and the number of ids of each line.
+
+        Words are remembered with their ids, which takes a quarter of the time. The ids are of the smallest type that
+        holds them all: they fill the disk, and the memory of workers.
+        """
+        if len(self._known) > _WORDS or self._letters > _LETTERS:
+            self._known.clear()
+            self._letters = 0
+        kind = np.dtype(np.uint16 if self.vocab_size <= 1 << 16 else np.uint32)
+        between = " " if self._by_words else "\n"
+        words = between.join(lines).split(between)
+        unknown = list({*words}.difference(self._known))
+        self._letters += sum(map(len, unknown))
+        for word, ids in zip(unknown, self._cut(unknown), strict=True):
+            self._known[word] = np.array(ids, kind).tobytes()
+        known = [self._known[word] for word in words]
+        counts = np.fromiter((line.count(between) + 1 for line in lines), np.intp, len(lines))
+        sizes = np.fromiter(map(len, known), np.int32, len(known)) // np.int32(kind.itemsize)
+        return np.frombuffer(b"".join(known), kind), np.add.reduceat(sizes, np.cumsum(counts) - counts)
+
+    def _cut(self, lines: Sequence[str]) -> list[list[int]]:
+        return self._begun(self._processor.encode(lines, num_threads=1))
+
+    @cached_property
+    def _by_words(self) -> bool:
+        """Whether a line is its words, each cut by itself: no token reaches into a second word, and all begin alike."""
+        apart = not any(SPACE_OF_SENTENCEPIECE in piece[1:] for piece in self.pieces(range(self.vocab_size)))
+        first, second, both = self._cut(["a", "b", "a b a"])
+        return apart and both == first + second + first and not self._proto.symbols
 
     def resample(self, sequences: Sequence[Sequence[int]], dropout: float, seed: int) -> list[list[int]]:
         """The same texts cut anew, each merge of BPE left out with probability `dropout`; `seed` is below `SEEDS`.
