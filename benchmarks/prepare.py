@@ -59,7 +59,7 @@ def peaks(command: Sequence[str]) -> tuple[list[float], float]:
             for process in family(running.pid):
                 with suppress(OSError, IndexError):
                     status = Path(f"/proc/{process}/status").read_text()
-                    found[process] = int(status.split("VmHWM:")[1].split()[0]) / 1000
+                    found[process] = int(status.split("VmHWM:")[1].split()[0]) * 1024e-6
             time.sleep(0.1)
         told.seek(0)
         if running.returncode:
