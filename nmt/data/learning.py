@@ -19,7 +19,7 @@ from nmt.recipe import Recipe
 from nmt.text import Corpus
 from nmt.text.cleaning import EMPTY, REASONS, Cleaner
 from nmt.text.corpora import Pair
-from nmt.text.lexicon import FEWEST, LEXICON, Lexicon, Sample
+from nmt.text.lexicon import FEWEST, LEXICON, SAMPLE, Lexicon, Sample
 from nmt.text.sampling import reservoir
 from nmt.text.tokenizer import LONGEST_SAMPLE
 
@@ -96,7 +96,10 @@ class _Look:
     def _draw(self) -> list[Numbered]:
         beginnings = ((number, a[:LONGEST_SAMPLE], b[:LONGEST_SAMPLE]) for number, a, b in self.read("train"))
         asked = self._recipe.tokenizer
-        return reservoir(beginnings, max(1, asked.sample // 2) if asked.shared else asked.sample, self._recipe.seed)
+        most = max(1, asked.sample // 2) if asked.shared else asked.sample
+        if self._recipe.data.clean.misaligned:
+            most = max(most, SAMPLE)
+        return reservoir(beginnings, most, self._recipe.seed)
 
     def _cleaned(self, drawn: Sequence[Numbered]) -> Iterator[Pair]:
         """The pairs that are left, cleaned as far as that is quick.
