@@ -29,7 +29,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import runs
-
 from nmt import recipe as recipes
 from nmt.recipe import Recipe
 

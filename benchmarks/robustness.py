@@ -23,7 +23,6 @@ from typing import NamedTuple
 
 import numpy as np
 from low_resource import BASE, LANGUAGES, TEST, cut
-from runs import lines, nmt
 
 from nmt import recipe as recipes
 from nmt.data.batches import Cursor, Sampler, pack, split
@@ -36,6 +35,7 @@ from nmt.recipe import Layout, Recipe
 from nmt.text import Tokenizers, noise
 from nmt.text.corpora import Pair
 from nmt.text.noise import Draw, Noise
+from runs import lines, nmt
 
 SEED = 2016
 SETTING = ("model.norm=pre", "model.dropout=0.3", "tokenizer.vocab_size=2000")  # what helps small text, but BPE-dropout

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import cycle
 from multiprocessing.connection import Connection
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 from nmt.errors import NmtError
 
@@ -19,6 +19,24 @@ Make = Callable[[], Callable[[Piece], Done]]
 """Makes what does the work; each process makes its own, so this has to go through a pipe."""
 
 Work = Callable[[Iterable[Piece]], Iterator[tuple[Piece, Done]]]
+
+
+class Shard(NamedTuple):
+    """The share of one of `total` processes, on one machine or many, counted from 1."""
+
+    number: int
+    total: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The share that "2/8" means. Raises `NmtError`."""
+        number, _, total = text.partition("/")
+        if number.isdecimal() and total.isdecimal() and 1 <= int(number) <= int(total):
+            return cls(int(number), int(total))
+        raise NmtError(f"--shard: must be I/N, such as 2/8, with I from 1 to N, found {text}")
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.total}"
 
 
 def cores() -> int:

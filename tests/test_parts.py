@@ -12,9 +12,10 @@ import pytest
 from commands import Server, Shell, half_written
 
 from nmt.data import Manifest, prepare
-from nmt.data.unfinished import Shard, Unfinished
+from nmt.data.unfinished import Unfinished
 from nmt.errors import DataError, NmtError, OutputError
 from nmt.files import Lock
+from nmt.processes import Shard
 from nmt.recipe import Recipe, load
 
 SMALL = {"nmt.data.encoding.BLOCK_PAIRS": 20, "nmt.data.parts.PART_PAIRS": 70}
@@ -235,10 +236,10 @@ def test_there_is_nothing_to_merge_before_shares_or_for_another_recipe(here: Rec
         prepare(here, merge=True, report=silent)
 
 
-@pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "1/2/3", "-1/2", ""])
+@pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "1/2/3", "-1/2", "", "1/", "/2", "1/0", "²/3"])
 def test_a_share_that_is_none_is_told(here: Recipe, text: str) -> None:
     with pytest.raises(NmtError, match=r"--shard: must be I/N, such as 2/8"):
-        Shard.of(text)
+        Shard.parse(text)
 
 
 # Others at work
@@ -247,7 +248,7 @@ def test_a_share_that_is_none_is_told(here: Recipe, text: str) -> None:
 @contextmanager
 def at_work(recipe: Recipe, shard: str | None) -> Iterator[None]:
     unfinished = Unfinished(Path("run/data"), recipe, [])
-    with unfinished.sharing(Shard.of(shard), lambda _: None) if shard else unfinished.alone():
+    with unfinished.sharing(Shard.parse(shard), lambda _: None) if shard else unfinished.alone():
         yield
 
 

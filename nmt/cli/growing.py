@@ -133,7 +133,8 @@ def distill(
 
 def _how(model: Path, others: list[Path] | None, decode: dict[str, Any], shard: str, **how: Any) -> "How":
     """How the models are to translate, as their options say."""
-    from nmt.growing import How, Shard
+    from nmt.growing import How
+    from nmt.processes import Shard
 
     folder, choices = model_of(model)
     models = (folder, *(model_of(other)[0] for other in others or ()))

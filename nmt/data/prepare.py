@@ -15,11 +15,11 @@ from nmt.data.learning import Report, bar, look_through
 from nmt.data.parts import Made, Part, PartWriter, text_of
 from nmt.data.shards import DROPPED, FILES, FORMAT, Manifest, SplitRecord, record_files
 from nmt.data.sieve import HeldOut
-from nmt.data.unfinished import WHOLE, Shard, Survey, Unfinished
+from nmt.data.unfinished import WHOLE, Survey, Unfinished
 from nmt.data.vocabulary import reused
 from nmt.errors import DataError, NmtError, OutputError
 from nmt.files import check_place, make_folder, put_folder, refusals_told, remove
-from nmt.processes import cores
+from nmt.processes import Shard, cores
 from nmt.recipe import Layout, Recipe
 from nmt.text import Corpus, Tokenizers, locate
 from nmt.text.cleaning import Cleaner
@@ -59,7 +59,7 @@ def prepare(
     `OutputError` for a folder that cannot be written, or in which another process is at work; and `NmtError` for a
     worker that dies. What was prepared before then stays as it was. Gives the manifest, once there is one.
     """
-    share = Shard.of(shard) if shard else None
+    share = Shard.parse(shard) if shard else None
     if share and merge:
         raise NmtError("--shard and --merge: give one of them: a share is made, or all of them are joined")
     folder = Layout.of(recipe).data

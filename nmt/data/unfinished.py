@@ -6,39 +6,22 @@ The folder is for exactly the choices and the text that its plan names. What is 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nmt.data.changes import choices, difference, is_same, record_input
 from nmt.data.parts import Part, changed, is_whole
 from nmt.data.shards import FileRecord, InputRecord
-from nmt.errors import DataError, NmtError, OutputError
+from nmt.errors import DataError, OutputError
 from nmt.files import Lock, locked, make_folder, read_json, remove, write_json
+from nmt.processes import Shard
 from nmt.recipe import Recipe
 
 FORMAT = 1
 WHOLE = "whole"  # the folder that takes the place of the final one
 _PLAN, _SURVEY = "plan.json", "survey.json"
 _LOCK, _GATE = "all.lock", "gate.lock"
-
-
-class Shard(NamedTuple):
-    """The share of one process of several: of each `total` parts the one in place `number`, counted from 1."""
-
-    number: int
-    total: int
-
-    @classmethod
-    def of(cls, text: str) -> Self:
-        """A share written as 2/8. Raises `NmtError`."""
-        number, _, total = text.partition("/")
-        if number.isdecimal() and total.isdecimal() and 1 <= int(number) <= int(total):
-            return cls(int(number), int(total))
-        raise NmtError(f"--shard: must be I/N, such as 2/8, with I from 1 to N, found {text}")
-
-    def __str__(self) -> str:
-        return f"{self.number}/{self.total}"
 
 
 class _Record(BaseModel):

@@ -2,7 +2,6 @@
 
 from nmt.growing.backtranslate import backtranslate
 from nmt.growing.distill import distill
-from nmt.growing.job import Shard
 from nmt.growing.translating import How
 
-__all__ = ["How", "Shard", "backtranslate", "distill"]
+__all__ = ["How", "backtranslate", "distill"]

@@ -15,14 +15,14 @@ from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
 from nmt.data.prepare import Report, tell
 from nmt.errors import DataError, NmtError, OutputError
 from nmt.files import alone_in, output_error, read_json, whole_file, whole_folder, write_json
-from nmt.processes import working
+from nmt.processes import Shard, working
 
 FORMAT = 1
 JOB = "job.json"
@@ -42,27 +42,14 @@ class Part(NamedTuple):
 Do = Callable[[list[Row]], Part]
 
 
-class Shard(NamedTuple):
-    """Part `number`, from 1, of so many; the parts of all, one after another, are the whole."""
+def named(prefix: str, shard: Shard) -> str:
+    """The prefix of a shard's files; in the order of their names they are in the order of the text."""
+    return prefix if shard.total == 1 else f"{prefix}.{shard.number:0{len(str(shard.total))}}-of-{shard.total}"
 
-    number: int
-    of: int
 
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """The shard that "2/8" means. Raises `NmtError`."""
-        number, slash, of = text.partition("/")
-        if not (slash and number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
-            raise NmtError(f"--shard: must be one of 1/N to N/N, such as 2/8, found {text!r}")
-        return cls(int(number), int(of))
-
-    def named(self, prefix: str) -> str:
-        """The prefix of this shard's files; in the order of their names they are in the order of the text."""
-        return prefix if self.of == 1 else f"{prefix}.{self.number:0{len(str(self.of))}}-of-{self.of}"
-
-    def share(self, total: int) -> range:
-        """Which of so many chunks are its own."""
-        return range(total * (self.number - 1) // self.of, total * self.number // self.of)
+def share(shard: Shard, chunks: int) -> range:
+    """Which of so many chunks are a shard's own: some in a row, so that all shards one after another are the whole."""
+    return range(chunks * (shard.number - 1) // shard.total, chunks * shard.number // shard.total)
 
 
 WHOLE = Shard(1, 1)
@@ -120,8 +107,8 @@ def run(job: Job, workers: int, force: bool = False, report: Report = tell) -> F
     be used, and `NmtError` where what is there was made of something else.
     """
     lines, digest = _measured(job.read())
-    chunks = job.shard.share(-(-lines // job.chunk))
-    depends = {**job.depends, "shard": "/".join(map(str, job.shard)), "chunk": job.chunk, "input": digest}
+    chunks = share(job.shard, -(-lines // job.chunk))
+    depends = {**job.depends, "shard": str(job.shard), "chunk": job.chunk, "input": digest}
     job_record = {"format": FORMAT, **depends}
     if not force and _is_finished(job, job_record):
         report(f"{job.files[0]}: made already, and nothing has changed since")

@@ -12,10 +12,10 @@ import torch
 from nmt.data.prepare import tell
 from nmt.data.shards import sha256
 from nmt.errors import DataError
-from nmt.growing.job import WHOLE, Finished, Job, Part, Row, Shard, run
+from nmt.growing.job import WHOLE, Finished, Job, Part, Row, named, run
 from nmt.model.device import pick_device, pick_precision
 from nmt.model.folder import read_recipe
-from nmt.processes import cores
+from nmt.processes import Shard, cores
 from nmt.recipe import Corpus, Recipe, redecide
 from nmt.recipe.yaml12 import write
 from nmt.search import Sampling
@@ -96,7 +96,7 @@ def grow(
     sampling = how.sampling and vars(how.sampling)
     searched = decode.model_dump(include={"beam", "length_penalty", "penalty_form"})
     job = Job(
-        how.shard.named(prefix),
+        named(prefix, how.shard),
         languages,
         read,
         partial(_Translating, how, decode.model_dump(), rows),
@@ -113,7 +113,8 @@ def grow(
     )
     workers = 1 if device.type != "cpu" else how.workers or cores()
     finished = run(job, workers, how.force)
-    others = (Shard(number, how.shard.of).named(prefix) for number in range(1, how.shard.of + 1))
+    total = how.shard.total
+    others = (named(prefix, Shard(number, total)) for number in range(1, total + 1))
     grown = Grown(list(others), finished, languages)
     tell(f"{job.files[0]}: {grown.summary}")
     return grown
