@@ -191,6 +191,7 @@ def _run(job: dict[str, Any]) -> int:
     import nmt.cli
 
     signal.alarm(LIMIT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite that runs in the background ignores it
     for number, (name, flags) in enumerate((("in", os.O_RDONLY), ("out", os.O_WRONLY), ("err", os.O_WRONLY))):
         os.dup2(os.open(job[name], flags), number)
     sys.stdin, sys.stdout, sys.stderr = (os.fdopen(n, mode, closefd=False) for n, mode in enumerate("rww"))
