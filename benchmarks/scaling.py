@@ -42,7 +42,7 @@ run: {run}
 data: {{source: en, target: de, train: {text}, valid: {valid}}}
 tokenizer: {{vocab_size: 8000}}
 model: {{layers: 3, d_model: 256, heads: 4, d_ffn: 1024}}
-train: {{steps: {steps}, batch_tokens: 4096, chunk_tokens: 1024, precision: fp32, valid_every: 1000000, valid_bleu: 0,
+train: {{steps: {steps}, batch_tokens: 4096, precision: fp32, valid_every: 1000000, valid_bleu: 0,
         checkpoint_every: 1000000, log_every: 5}}
 """
 

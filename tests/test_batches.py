@@ -129,6 +129,16 @@ def test_chunks_are_of_about_equally_many_tokens() -> None:
     assert max(tokens) < 1.2 * np.mean(tokens)
 
 
+@pytest.mark.parametrize("processes", [2, 3, 8])
+def test_chunks_can_be_shared_out_evenly(processes: int) -> None:
+    pairs = some_pairs()
+    chosen = np.arange(0, 500, 3)
+    chunks = split(chosen, pairs.lengths, 300, processes)  # type: ignore[arg-type]
+    assert len(chunks) % processes == 0
+    assert sorted(np.concatenate(chunks)) == chosen.tolist()
+    assert all(max((side[chunk] + 1).sum() for side in pairs.lengths) <= 300 for chunk in chunks)
+
+
 @pytest.mark.parametrize("count", [2, 3, 7, 100])
 def test_the_parts_of_a_chunk_are_its_sentences_in_order(count: int) -> None:
     chunk = pack(Pairs([2, 1, 3, 5, 2], [1, 3, 2, 2, 9]), range(5))  # type: ignore[arg-type]

@@ -78,16 +78,17 @@ class Sampler:
             room = room - ends[:, -1]
 
 
-def split(pairs: Ids, lengths: tuple[Ids, Ids], chunk_tokens: int) -> list[Ids]:
+def split(pairs: Ids, lengths: tuple[Ids, Ids], chunk_tokens: int, multiple: int = 1) -> list[Ids]:
     """The pairs sorted by length and cut into chunks of at most `chunk_tokens` a side (at least one pair each).
 
     Pairs of like length in one chunk leave the padded view of attention little to pad. There are as few chunks as may
-    be, of about equally many tokens, so that processes that share them out have equally much to do.
+    be, of about equally many tokens; and a `multiple` of so many, where there are enough pairs, so that as many
+    processes have equally much to do.
     """
     source, target = lengths[0][pairs] + 1, lengths[1][pairs] + 1
     order = np.lexsort((source, target))
     ends = np.stack([source[order], target[order]]).cumsum(1)
-    count = len(_cuts(ends, chunk_tokens))
+    count = -(-(len(_cuts(ends, chunk_tokens)) + 1) // multiple) * multiple - 1
     lowest = bisect_left(range(chunk_tokens), True, key=lambda limit: len(_cuts(ends, limit)) <= count)
     return [pairs[part] for part in np.split(order, _cuts(ends, lowest))]
 

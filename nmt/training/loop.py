@@ -92,6 +92,7 @@ class Training:
         self._sampler = Sampler(self._shards, recipe.train.batch_tokens, order)
         self._segmenter = Segmenter(self._shards, tokenizers, recipe)
         self._chunk_tokens = chunk_tokens(recipe, device, self.learner.precision, world)
+        self._multiple = world.size if recipe.train.chunk_tokens == "auto" else 1  # chunks, so that all have as many
         self._validation = Validation(recipe, tokenizers, self._chunk_tokens)
         make_folder(self.layout.checkpoints)  # refused now rather than when an hour's work is to be saved
         self._found = checkpoint.last(self.layout.checkpoints)
@@ -193,7 +194,7 @@ class Training:
     def _batch(self, step: int, begin: Cursor) -> Batch:
         pairs, end = self._sampler.update(begin)
         segmented = self._segmenter.update(step, pairs)
-        parts = split(np.arange(len(pairs)), segmented.lengths, self._chunk_tokens)
+        parts = split(np.arange(len(pairs)), segmented.lengths, self._chunk_tokens, self._multiple)
         chunks = {number: pack(segmented, parts[number]) for number in self.world.share(len(parts))}
         source, target = (int(side.sum()) + len(pairs) for side in segmented.lengths)
         return Batch(step, begin, end, [pairs[part] for part in parts], chunks, (source, target))
@@ -259,4 +260,6 @@ def chunk_tokens(recipe: Recipe, device: torch.device, precision: torch.dtype, w
     if recipe.train.chunk_tokens != "auto":
         return recipe.train.chunk_tokens
     most = 32768 if precision == torch.bfloat16 and not why_padded(recipe.model) else 4096
-    return min(2048 if device.type == "cpu" else most, math.ceil(recipe.train.batch_tokens / world.size))
+    alone = 2048 if device.type == "cpu" else most
+    # A little more than an equal share, for sides differ, and one chunk for each process is best.
+    return alone if world.size == 1 else min(alone, math.ceil(1.2 * recipe.train.batch_tokens / world.size))
