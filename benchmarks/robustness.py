@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from low_resource import BASE, LANGUAGES, TEST, cut
 
+from low_resource import BASE, LANGUAGES, TEST, cut
 from nmt import recipe as recipes
 from nmt.data.batches import Cursor, Sampler, pack, split
 from nmt.data.mixing import Order
