@@ -56,7 +56,7 @@ class Sizes(NamedTuple):
 
 
 FULL = Sizes([2**i for i in range(6, 14)], 64, [2**i for i in range(5, 11)], 256, 64, 3)
-QUICK = Sizes([2**i for i in range(5, 9)], 8, [2**i for i in range(4, 7)], 16, 16, 2)
+QUICK = Sizes([2**i for i in range(5, 12, 2)], 8, [2**i for i in range(4, 7)], 16, 16, 2)
 
 
 class Layer(NamedTuple):
