@@ -15,7 +15,7 @@ parallel text; of the rest, the German sides are the monolingual text to back-tr
 sources to distil, each line once and none that the parallel text has. The cut is the same for all seeds.
 
 All models of a table take equally many updates of equally many tokens, so what more text brings is not more training.
-Who translates backwards is one model, with the first seed; the teacher is the ensemble of the baseline's three seeds.
+Who translates backwards is one model, with the first seed, and so is the teacher.
 Scores are BLEU of sacreBLEU on the test set, mean ± standard deviation over the seeds.
 """
 
@@ -32,7 +32,7 @@ from nmt import recipe as recipes
 from nmt.recipe import Layout, Recipe
 
 SHUFFLE_SEED = 1  # of the cut; the seeds of the models are others
-TEACHERS = (1, 2, 3)  # seeds of the ensemble
+TEACHERS = (1,)  # seeds of the baseline; several are an ensemble
 EN, DE = "en", "de"
 
 BASE = """

@@ -11,7 +11,7 @@ NMT = Path(__file__).parent.parent / "nmt"
 
 FLOORS = {
     "errors": 0, "files": 0, "ids": 0, "processes": 0,
-    "recipe": 1,
+    "recipe": 1, "kernels": 1,
     "text": 2,
     "model": 3, "data": 3, "fetching": 3,
     "search": 4, "diagnosis": 4,

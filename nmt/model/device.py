@@ -6,7 +6,7 @@ import torch
 
 from nmt.errors import DeviceError
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -24,11 +24,16 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def pick_precision(name: str, device: torch.device) -> torch.dtype:
-    """The type to compute in: what is asked for, or for `auto` bf16 where the hardware multiplies it natively."""
+    """The type to compute in: what is asked for, or for `auto` bf16 where the hardware multiplies it natively.
+
+    `int8` only translates, and only on a CPU. DeviceError where it cannot be.
+    """
     if name == "auto":
         return torch.bfloat16 if has_bf16(device) else torch.float32
     if name not in PRECISIONS:
         raise DeviceError(f"no precision is called {name!r}: use {', '.join(PRECISIONS)} or auto")
+    if name == "int8" and (device.type != "cpu" or not torch.backends.mkldnn.is_available()):
+        raise DeviceError("int8: is for CPUs that oneDNN knows; use --precision fp32 or bf16, or --device cpu")
     return PRECISIONS[name]
 
 

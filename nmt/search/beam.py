@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from nmt.ids import BOS, EOS
-from nmt.search.steps import Constraint, Hypothesis, Steps, allowed_by, sayable
+from nmt.search.steps import Constraint, Hypothesis, Ranking, Steps, allowed_by, sayable
 
 
 @dataclass(frozen=True)
@@ -85,15 +85,25 @@ class _Beams:
             _Finished(none, none, torch.empty(count, kept, 0, dtype=torch.long, device=device)),
         )
 
-    def grow(self, logits: Tensor, settings: Settings, constraint: Constraint | None = None) -> Tensor:
-        """One token further; gives the row [N, B] that each hypothesis continues."""
+    @property
+    def last(self) -> Tensor:
+        """[R]: the last token of each hypothesis; EOS where it has ended or a place is empty."""
+        return self.tokens[:, :, -1].flatten()
+
+    def grow(self, steps: Steps, last: Tensor, settings: Settings, constraint: Constraint | None = None) -> Tensor:
+        """One token further than `last` [R]; gives the row [N, B] that each hypothesis continues."""
         count, rows = self.live.shape
         length = self.tokens.shape[2] + 1
-        allowed = allowed_by(constraint, self.tokens, self.sentence)
-        values, ids, parents = _candidates(logits, self.live, length > self.limit, settings.beam, allowed)
-        values = values.masked_fill(
-            torch.arange(settings.beam, device=values.device) >= self.places[:, None], -torch.inf
-        )
+        only_end = (length > self.limit).repeat_interleave(rows)
+        if constraint is None and isinstance(steps, Ranking):
+            log_p, ids = steps.best(last, settings.beam, only_end)
+        else:
+            logits = steps.step(last)
+            log_p, ids = _likeliest(logits, settings.beam, only_end, allowed_by(constraint, self.tokens, self.sentence))
+        values, ids, parents = _candidates(log_p, ids, self.live, settings.beam)
+        full = torch.arange(settings.beam, device=values.device) >= self.places[:, None]
+        values = values.masked_fill(full, -torch.inf)
+        ids = ids.masked_fill(values == -torch.inf, EOS)
         self.tokens = torch.cat([_take(self.tokens, parents), ids[:, :, None]], 2)
         scores = (values / settings.penalty(length)).masked_fill(ids != EOS, -torch.inf)
         self.finished = self.finished.add(scores, values, self.tokens)
@@ -134,7 +144,7 @@ def beam_search(
     beams = _Beams.begin(limits, settings, device)
     last = torch.full((len(limits),), BOS, device=device)
     while len(beams.sentence):
-        rows = beams.grow(steps.step(last), settings, constraint)
+        rows = beams.grow(steps, last, settings, constraint)
         done = beams.done(settings)
         going_on = None
         if bool(done.any()):
@@ -143,24 +153,27 @@ def beam_search(
                 results[sentence] = best
             going_on = (~done).nonzero()[:, 0]
             beams, rows = beams.of(going_on), rows[going_on]
-        last = beams.tokens[:, :, -1].flatten()
+        last = beams.last
         if going_on is not None or settings.beam > 1:
             steps.select(rows.flatten(), going_on)
     return results
 
 
-def _candidates(
-    logits: Tensor, live: Tensor, only_end: Tensor, beam: int, allowed: Tensor | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
+def _likeliest(logits: Tensor, most: int, only_end: Tensor, allowed: Tensor | None) -> tuple[Tensor, Tensor]:
+    """What `Ranking.best` gives, out of logits [R, V]; `allowed` [R, V] is what may be said."""
+    logits, log_z = sayable(logits, allowed, only_end)
+    values, ids = logits.topk(min(most, logits.shape[1]), dim=1)
+    return values - log_z, ids
+
+
+def _candidates(log_p: Tensor, ids: Tensor, live: Tensor, beam: int) -> tuple[Tensor, Tensor, Tensor]:
     """The B best continuations of each sentence: log p, token and parent hypothesis, each [N, B], best first.
 
-    The B best of a sentence are among the B best of its rows, so sums are taken over [R, B] and not over [R, V].
+    They are among the B best of its rows, log p and ids [R, B].
     """
     sentences, rows = live.shape
-    logits, log_z = sayable(logits, allowed, only_end.repeat_interleave(rows))
-    count = min(beam, logits.shape[1])
-    values, ids = logits.topk(count, dim=1)
-    values = (values - log_z).view(sentences, rows, count) + live[:, :, None]
+    count = log_p.shape[1]
+    values = log_p.view(sentences, rows, count) + live[:, :, None]
     best, where = _pad_to(values.flatten(1), beam).topk(beam, dim=1)
     where = where.clamp(max=rows * count - 1)
     return best, ids.view(sentences, -1).gather(1, where), where // count

@@ -3,16 +3,14 @@
 Axes: N sentences, B hypotheses of each, R = N·B rows, V vocabulary, t tokens so far.
 """
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nmt.ids import BOS, EOS, PAD, UNK
-
-NEVER = [PAD, BOS, UNK]  # are no output
+from nmt.ids import EOS, NEVER
 
 
 class Steps(Protocol):
@@ -24,6 +22,18 @@ class Steps(Protocol):
 
     def select(self, rows: Tensor, sentences: Tensor | None = None) -> None:
         """Goes on with these rows [R'], and, if given, with these sentences [N'] only."""
+        ...
+
+
+@runtime_checkable
+class Ranking(Steps, Protocol):
+    """Steps that find the likeliest tokens themselves, without writing down the probabilities of all."""
+
+    def best(self, tokens: Tensor, most: int, only_end: Tensor) -> tuple[Tensor, Tensor]:
+        """Log p and ids [R, most] of the likeliest tokens after these [R], likeliest first; log p -inf where none is.
+
+        Where only_end [R], EOS is the only one. For hypotheses that end with EOS there is none.
+        """
         ...
 
 
@@ -59,7 +69,7 @@ def sayable(logits: Tensor, allowed: Tensor | None, only_end: Tensor) -> tuple[T
     """
     logits = logits.float()
     log_z = logits.logsumexp(-1, keepdim=True)
-    logits[:, NEVER] = -torch.inf
+    logits[:, list(NEVER)] = -torch.inf
     ends = logits[:, EOS].clone()
     if allowed is not None:
         logits.masked_fill_(~allowed, -torch.inf)

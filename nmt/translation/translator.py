@@ -4,6 +4,7 @@ import hashlib
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -15,11 +16,12 @@ from nmt.data.batches import pack_sources
 from nmt.errors import DataError, ModelError, NmtError
 from nmt.model.cache import Decoding
 from nmt.model.device import pick_device, pick_precision
+from nmt.model.engine import Engine, why_plain
 from nmt.model.folder import load
 from nmt.model.streams import Cut
 from nmt.model.transformer import Transformer
 from nmt.recipe import Decode, Recipe, redecide
-from nmt.search import Constraint, Ensemble, Sampling, Settings, beam_search, sample
+from nmt.search import Constraint, Ensemble, Sampling, Settings, Steps, beam_search, sample
 from nmt.text import Tokenizers, one_line, tagged
 from nmt.translation.alignment import Links, align
 
@@ -78,6 +80,7 @@ class Translator:
         self.precision = precision
         self._warn = warn
         self._longest = longest
+        self._engines: list[Callable[[torch.Tensor, Cut], Steps]] = []
 
     @classmethod
     def load(
@@ -210,7 +213,7 @@ class Translator:
         limits = [min(len(source) + choices.max_extra, most) for source in sources]
         with self.computing():
             cut, tokens = Cut.of(lengths, self.device), torch.from_numpy(stream).to(self.device)
-            steps = Ensemble.of([Decoding(model, tokens, cut) for model in self.models])
+            steps = Ensemble.of([start(tokens, cut) for start in self._starts()])
             if sampling:
                 keys = [_key(sampling.seed, source) for source in sources]
                 found = sample(steps, limits, sampling, keys, how.n_best, self.device, constraint)
@@ -232,9 +235,22 @@ class Translator:
             links = iter(align(self.models[0], self.tokenizers, pairs, self.device, len(lines)))
         return [[best._replace(alignment=_without(tags, next(links))) for best in several] for several in found]
 
+    def _starts(self) -> list[Callable[[torch.Tensor, Cut], Steps]]:
+        """What begins the decoding of sentences, for each model: an engine, or where there is none for it, the plain.
+
+        They are made when they are first asked for; weights that change later are not seen.
+        """
+        if not self._engines:
+            for model in self.models:
+                why = why_plain(model.config) if self.device.type == "cpu" else "a GPU"
+                if why and self.precision == torch.int8:
+                    self._warn(f"this model is translated with in fp32, for int8 cannot have {why}")
+                self._engines.append(partial(Decoding, model) if why else Engine(model, self.precision).start)
+        return self._engines
+
     def computing(self) -> torch.autocast:
-        """The block in which the model computes in the precision of this translator."""
-        return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
+        """The block in which the model computes in the precision of this translator; in fp32 for int8."""
+        return torch.autocast(self.device.type, self.precision, enabled=self.precision == torch.bfloat16)
 
 
 def _without(tags: int, links: Links) -> Links:

@@ -1,0 +1,21 @@
+"""What a step of decoding takes on a CPU besides matrix products, each in one pass over memory.
+
+`kernels()` gives them in C where a compiler is at hand (`kernels.c`), else in PyTorch (`plain.py`); with equal results.
+"""
+
+from functools import cache
+
+from nmt.kernels.build import library
+from nmt.kernels.forms import MIDDLE, Eight, Kernels, Norm, Product, Rows, Seen
+from nmt.kernels.native import Native
+from nmt.kernels.plain import Plain
+
+
+@cache
+def kernels() -> Kernels:
+    """The kernels of this machine."""
+    compiled = library()
+    return Plain() if compiled is None else Native(compiled)
+
+
+__all__ = ["MIDDLE", "Eight", "Kernels", "Norm", "Plain", "Product", "Rows", "Seen", "kernels"]
