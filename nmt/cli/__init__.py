@@ -3,7 +3,7 @@
 torch is imported inside the commands that need it, so that `nmt --help` answers at once.
 """
 
-from nmt.cli import checking, fetching, growing, making, paper, parsing, seeing, using
+from nmt.cli import checking, exporting, fetching, growing, making, paper, parsing, seeing, using
 from nmt.cli.app import app, main
 
 for command in (
@@ -16,6 +16,7 @@ for command in (
     using.score,
     growing.backtranslate,
     growing.distill,
+    exporting.export,
     seeing.attention,
     parsing.trees,
     parsing.parse,

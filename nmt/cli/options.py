@@ -81,10 +81,12 @@ def sampling(sample: bool, **options: Any) -> "Sampling | None":
     return None
 
 
-def watched(lines: Iterable[str], total: int | None = None, what: str = "translating") -> Iterable[str]:
+def watched(
+    lines: Iterable[Any], total: int | None = None, what: str = "translating", unit: str = "lines"
+) -> Iterable[Any]:
     """The lines, with a bar on standard error where that is a terminal."""
     from tqdm import tqdm
 
     hidden = not sys.stderr.isatty()
-    bar: Iterable[str] = tqdm(lines, what, total, unit=" lines", disable=hidden, smoothing=0.1, dynamic_ncols=True)
+    bar: Iterable[Any] = tqdm(lines, what, total, unit=f" {unit}", disable=hidden, smoothing=0.1, dynamic_ncols=True)
     return bar
