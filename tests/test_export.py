@@ -222,6 +222,20 @@ def test_an_export_that_is_not_the_model_is_refused(
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
+@pytest.mark.parametrize("kind", ["float32", "int8"])
+def test_scores_that_are_no_numbers_are_refused(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log_p = proof.Theirs.log_p
+
+    def broken(self: proof.Theirs, *pairs: Any) -> list[float]:
+        found = log_p(self, *pairs)
+        return [math.nan, *found[1:]] if self.kind == kind else found
+
+    monkeypatch.setattr(proof.Theirs, "log_p", broken)
+    with pytest.raises(ModelError, match=f"in {kind}, .* scores differ by up to inf"):
+        exported(tmp_path, *learned("pre"), "int8")
+    assert not (tmp_path / "ct2").exists()
+
+
 def test_two_tokens_that_are_as_likely_are_one_choice(
     tokenizers: Tokenizers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

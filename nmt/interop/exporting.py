@@ -1,5 +1,6 @@
 """What `nmt export` does: a folder for CTranslate2, written only if it translates as our model does."""
 
+import math
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,9 +53,9 @@ def export(
         for kind in dict.fromkeys((EXACT, quantization)):
             theirs = _written(ours, new, kind)
             found = agreements[kind] = proof.compare(ours.model, theirs, batches, watched)
+            _insist(kind, found)
             told.append(_told(kind, found, typical))
             if kind == EXACT:
-                _insist(found)
                 told += _searched(ours, theirs, decode, alpha, typical)
         told += decoding.differences(ours.recipe, decode, alpha, lengths)
         snippet = decoding.snippet(str(output), ours.recipe, decode, ours.tokenizers, alpha)
@@ -88,18 +89,19 @@ def _written(ours: ModelFolder, folder: Path, kind: str) -> proof.Theirs:
     spec.validate()
     spec.optimize(kind)
     spec.save(str(folder))
-    return proof.Theirs(folder, ours.tokenizers, EXACT if kind == EXACT else "default")
+    return proof.Theirs(folder, ours.tokenizers, kind)
 
 
-def _insist(found: proof.Agreement) -> None:
-    """Raises `ModelError` where not all agrees."""
-    if not found.whole:
+def _insist(kind: str, found: proof.Agreement) -> None:
+    """Raises `ModelError` where not all agrees in float32, or scores of another kind are no numbers."""
+    if not (found.whole if kind == EXACT else found.gap < math.inf):
         example = ""
         for said, ids in found.different[:1]:
             example = f": of {list(said.source)} ours says {said.tokens}, CTranslate2 {ids}"
         raise ModelError(
-            f"the exported model is not ours, so nothing was written: of {found.outputs} outputs {found.same} are the "
-            f"same, and scores differ by up to {found.gap:.2g} nats a token{example}. Please report it"
+            f"the exported model is not ours, so nothing was written: in {kind}, of {found.outputs} outputs "
+            f"{found.same} are the same, and scores differ by up to {found.gap:.2g} nats a token{example}. "
+            "Please report it"
         )
 
 

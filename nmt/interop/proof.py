@@ -1,6 +1,7 @@
 """Whether an exported model says what ours says: both translate a sample, and what they say is compared."""
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,7 +62,7 @@ class Agreement(NamedTuple):
     @property
     def whole(self) -> bool:
         """Whether they say the same and score it the same."""
-        return not self.different and self.gap <= TOLERANCE  # which is false for a gap that is no number
+        return not self.different and self.gap <= TOLERANCE
 
     @property
     def same(self) -> int:
@@ -119,14 +120,16 @@ class _Renormalised:
 class Theirs:
     """The model in an exported folder, as CTranslate2 runs it here; ids in, ids out."""
 
-    def __init__(self, folder: Path, tokenizers: Tokenizers, compute_type: str) -> None:
+    def __init__(self, folder: Path, tokenizers: Tokenizers, kind: str) -> None:
+        """`kind` is what its weights are kept in."""
+        self.kind = kind
         self._sides = tokenizers
         target = tokenizers.target
         self._ids = {piece: id for id, piece in enumerate(target.pieces(range(target.vocab_size)))}
         self._ids |= {piece: id for id, piece in enumerate(tokenizers.source.pieces(range(SPECIALS)))}
         with _quiet():  # of types that this processor lacks, and computes in others for
             self._translator = require().Translator(
-                str(folder), device="cpu", compute_type=compute_type, intra_threads=torch.get_num_threads()
+                str(folder), device="cpu", compute_type="default", intra_threads=torch.get_num_threads()
             )
 
     def translate(self, sources: Sequence[Ids], limit: int, **options: Any) -> list[tuple[list[int], float]]:
@@ -167,8 +170,8 @@ def compare(model: Transformer, theirs: Theirs, batches: Sequence[Sequence[Said]
 
 
 def _worse(gap: float, other: float) -> float:
-    """The larger of two; what is no number is worst."""
-    return gap if other <= gap else other
+    """The larger of two; what is no number is infinite."""
+    return max(gap, math.inf if math.isnan(other) else other)
 
 
 def _agrees(model: Transformer, said: Said, ids: list[int]) -> bool:
