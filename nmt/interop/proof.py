@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 
 from nmt.data.batches import pack_sources
-from nmt.ids import EOS, SPECIALS
+from nmt.ids import EOS, NEVER, SPECIALS
 from nmt.interop.weights import require
 from nmt.model.cache import Decoding
 from nmt.model.streams import Cut
 from nmt.model.transformer import Transformer
 from nmt.search import Hypothesis, Settings, Steps, beam_search
-from nmt.search.steps import NEVER
 from nmt.text import Tokenizers
 from nmt.translation.alignment import force
 
@@ -109,7 +108,7 @@ class _Renormalised:
     def step(self, tokens: Tensor) -> Tensor:
         """As `Steps.step`."""
         logits = self._steps.step(tokens)
-        logits[:, NEVER] = -torch.inf
+        logits[:, list(NEVER)] = -torch.inf
         return logits
 
     def select(self, rows: Tensor, sentences: Tensor | None = None) -> None:

@@ -11,13 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nmt.errors import ModelError, NmtError
-from nmt.ids import BOS, EOS, SPECIALS, UNK
+from nmt.ids import BOS, EOS, NEVER, SPECIALS, UNK
 from nmt.model.attention import Attention
 from nmt.model.layers import DecoderLayer, EncoderLayer, FeedForward, Residual, norm
 from nmt.model.positions import Learned, Relative
 from nmt.model.transformer import Decoder, Encoder, Transformer
 from nmt.recipe import Model
-from nmt.search.steps import NEVER
 from nmt.text import Tokenizer, Tokenizers
 
 LONGEST = 2048  # tokens of a sentence: CTranslate2's own sines are others, so ours go along as a table, which ends
@@ -121,7 +120,7 @@ def _decoder(spec: Any, model: Transformer) -> None:
         _cross_attention(theirs.attention, ours.cross_attention, ours.around_cross, model.config)
         _feed_forward(theirs.ffn, ours.feed_forward, ours.around_feed_forward)
     bias = torch.zeros(len(model.projection))
-    bias[NEVER] = RULED_OUT  # our search never says these, whoever asks; there it would be an option of each call
+    bias[list(NEVER)] = RULED_OUT  # our search never says these, whoever asks; there it would be an option of each call
     _linear(spec.projection, model.projection, bias)
 
 
