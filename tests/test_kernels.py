@@ -70,7 +70,9 @@ def test_norms_are_alike(
     norm = Norm(drawn(width), drawn(width, seed=1) if biased else None, 1e-5)
     states = [drawn(rows, width, seed=2) for _ in range(2)]
     added = [None if form == "none" else product(rows, width, form) for _ in range(2)]
-    ours, theirs = (k.norm(x, y, norm, pre=pre, eight=eight) for k, x, y in zip([native, Plain()], states, added, strict=True))
+    ours, theirs = (
+        k.norm(x, y, norm, pre=pre, eight=eight) for k, x, y in zip([native, Plain()], states, added, strict=True)
+    )
     assert_alike(ours, theirs)
     assert_alike(*states)
 
