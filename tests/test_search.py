@@ -15,7 +15,7 @@ from nmt.model.cache import Decoding
 from nmt.model.streams import Cut
 from nmt.model.transformer import Transformer
 from nmt.recipe import Model
-from nmt.search import Constraint, Hypothesis, Settings, beam_search
+from nmt.search import Constraint, Hypothesis, Judged, Settings, beam_search
 
 VOCABULARY = 7  # the four special ids and three words
 WORDS = range(SPECIALS, VOCABULARY)
@@ -167,7 +167,7 @@ class Rising:
 @pytest.mark.parametrize("alpha", [0.0, 1.0])
 def test_a_wide_enough_beam_is_exhaustive_search_of_what_is_allowed(model: Transformer, alpha: float) -> None:
     settings = Settings(beam=200, length_penalty=alpha, n_best=4)
-    found = search(model, SOURCES, settings, constraint=Rising())
+    found = search(model, SOURCES, settings, constraint=Judged(Rising()))
     for number, (source, best) in enumerate(zip(SOURCES, found, strict=True)):
         allowed = [
             output

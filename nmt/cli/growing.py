@@ -7,19 +7,14 @@ import typer
 
 from nmt.cli.options import (
     BatchSize,
-    Beam,
     Device,
+    Drawing,
     Others,
-    Penalty,
     Precision,
-    Sample,
-    Seed,
-    Temperature,
-    TopK,
-    TopP,
+    Search,
     given,
     model_of,
-    sampling,
+    spread,
 )
 
 if TYPE_CHECKING:
@@ -39,6 +34,7 @@ Workers = Annotated[
 Force = Annotated[bool, typer.Option("--force", help="Begin anew, whatever was made before.")]
 
 
+@spread
 def backtranslate(
     model: Annotated[
         Path,
@@ -51,14 +47,9 @@ def backtranslate(
     tag: Annotated[
         str, typer.Option(help="The tag that the next recipe puts before these sources; '' is none.")
     ] = "<BT>",
-    beam: Beam = None,
-    length_penalty: Penalty = None,
+    search: Search,
     n_best: Several = 1,
-    sample: Sample = False,
-    temperature: Temperature = None,
-    top_k: TopK = None,
-    top_p: TopP = None,
-    seed: Seed = None,
+    drawing: Drawing,
     shard: ShardOf = "1/1",
     workers: Workers = None,
     batch_size: BatchSize = None,
@@ -75,14 +66,14 @@ def backtranslate(
     """
     from nmt import growing
 
-    choice = sampling(sample, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
-    decode = given(beam=beam, length_penalty=length_penalty, batch_size=batch_size)
-    how = _how(model, others, decode, shard, sampling=choice, n_best=n_best, device=device, precision=precision,
-               workers=workers, force=force)  # fmt: skip
+    decode = given(**vars(search), batch_size=batch_size)
+    how = _how(model, others, decode, shard, sampling=drawing.sampling(), n_best=n_best, device=device,
+               precision=precision, workers=workers, force=force)  # fmt: skip
     grown = growing.backtranslate(files or ["-"], output, how)
     print(grown.listing(how.recipe.data.train, tag), end="")
 
 
+@spread
 def distill(
     teacher: Annotated[Path, typer.Argument(readable=False, help="A model folder, or the recipe that made it.")],
     files: Annotated[
@@ -99,14 +90,9 @@ def distill(
         Literal["bleu", "chrf"] | None,
         typer.Option(help="Of the beam, or of N, take the translation closest to the reference."),
     ] = None,
-    beam: Beam = None,
-    length_penalty: Penalty = None,
+    search: Search,
     n_best: Several = 1,
-    sample: Sample = False,
-    temperature: Temperature = None,
-    top_k: TopK = None,
-    top_p: TopP = None,
-    seed: Seed = None,
+    drawing: Drawing,
     shard: ShardOf = "1/1",
     workers: Workers = None,
     batch_size: BatchSize = None,
@@ -123,10 +109,9 @@ def distill(
     from nmt import growing
     from nmt import recipe as recipes
 
-    choice = sampling(sample, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
-    decode = given(beam=beam, length_penalty=length_penalty, batch_size=batch_size)
-    how = _how(teacher, others, decode, shard, sampling=choice, n_best=n_best, device=device, precision=precision,
-               workers=workers, force=force)  # fmt: skip
+    decode = given(**vars(search), batch_size=batch_size)
+    how = _how(teacher, others, decode, shard, sampling=drawing.sampling(), n_best=n_best, device=device,
+               precision=precision, workers=workers, force=force)  # fmt: skip
     data = recipes.load(recipe).data if recipe else None
     print(growing.distill(files or [], output, how, data, closest).listing(), end="")
 

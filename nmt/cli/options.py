@@ -1,10 +1,13 @@
 """What several commands take, and how it is read."""
 
+import inspect
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields, is_dataclass
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -12,6 +15,8 @@ from nmt.errors import ModelError, NmtError
 
 if TYPE_CHECKING:
     from nmt.search import Sampling
+
+T = TypeVar("T")
 
 RecipePath = Annotated[  # that it cannot be read we say ourselves, as of any other file
     Path, typer.Argument(metavar="RECIPE", readable=False, help="The YAML file that says every choice of the run.")
@@ -33,15 +38,93 @@ Others = Annotated[
         "--with", metavar="MODEL", help="Another model of the same vocabulary: both say together. Repeatable."
     ),
 ]
-Sample = Annotated[bool, typer.Option("--sample", help="Draw translations by their probability instead of searching.")]
-Temperature = Annotated[
-    float | None, typer.Option(help="With --sample: below 1 the likely gets likelier; 0 takes the likeliest. [1]")
-]
-TopK = Annotated[int | None, typer.Option(help="With --sample: draw from the K likeliest tokens. [all]")]
-TopP = Annotated[
-    float | None, typer.Option(help="With --sample: draw from the fewest tokens that have probability P. [1]")
-]
-Seed = Annotated[int | None, typer.Option(help="With --sample: another seed draws others. [1]")]
+EPSILON = 0.02  # under which tokens are left out for --mbr, as Freitag et al. 2023 found best
+
+
+def _searching(text: str, **bounds: Any) -> Any:
+    """What is said of an option of the search."""
+    return typer.Option(rich_help_panel="Searching", help=f"{text} [recipe's]", **bounds)
+
+
+def _drawing(text: str, *names: str) -> Any:
+    """What is said of an option of sampling."""
+    return typer.Option(*names, rich_help_panel="Drawing", help=text)
+
+
+@dataclass(frozen=True)
+class Search:
+    """How to search, and what may be said: keys of a recipe's `decode`; what is None is the recipe's."""
+
+    beam: Annotated[int | None, _searching("Hypotheses kept for each sentence; 1 is greedy.", min=1)] = None
+    length_penalty: Annotated[
+        float | None, _searching("Exponent α of the length penalty: more favours longer output.", min=0)
+    ] = None
+    coverage_penalty: Annotated[
+        float | None, _searching("Weight β of what source that no attention fell on costs; 0 is off.", min=0)
+    ] = None
+    min_length: Annotated[int | None, _searching("The fewest tokens of an output.", min=0)] = None
+    max_ratio: Annotated[
+        float | None, _searching("Output stops at the source's tokens times this, plus --max-extra.", min=0)
+    ] = None
+    max_extra: Annotated[int | None, _searching("Output stops at so many tokens more than that.", min=0)] = None
+    no_repeat_ngram: Annotated[int | None, _searching("Say no N tokens in a row twice; 0 is off.", min=0)] = None
+    groups: Annotated[
+        int | None, _searching("Diverse beam search: groups of the beam that avoid what the others say.", min=1)
+    ] = None
+    diversity: Annotated[
+        float | None, _searching("With --groups: what a token that another group says costs, in nats.", min=0)
+    ] = None
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How to draw translations instead; what is None is as it is in `Sampling`."""
+
+    sample: Annotated[bool, _drawing("Draw translations by their probability instead of searching.", "--sample")] = (
+        False
+    )
+    temperature: Annotated[float | None, _drawing("Below 1 the likely get likelier; 0 takes the likeliest. [1]")] = None
+    top_k: Annotated[int | None, _drawing("Draw from the K likeliest tokens. [all]")] = None
+    top_p: Annotated[float | None, _drawing("Draw from the fewest tokens that have probability P. [1]")] = None
+    epsilon: Annotated[
+        float | None, _drawing(f"Draw from tokens of at least this probability. [0; with --mbr {EPSILON}]")
+    ] = None
+    seed: Annotated[int | None, _drawing("Another seed draws others. [1]")] = None
+
+    def sampling(self, mbr: bool = False) -> "Sampling | None":
+        """How to sample, if that is asked for. Raises `NmtError` for options that say how where it is not."""
+        how = given(**{name: value for name, value in vars(self).items() if name != "sample"})
+        if not (self.sample or mbr):
+            if how:
+                raise NmtError(f"--{next(iter(how)).replace('_', '-')} says how to sample: add --sample")
+            return None
+        from nmt.search import Sampling
+
+        if mbr and not how.keys() & {"top_k", "top_p", "epsilon"}:
+            how["epsilon"] = EPSILON
+        return Sampling(**how)
+
+
+def spread(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with each parameter that is a dataclass, such as `Search`, as options of its own: its fields."""
+    parameters = inspect.signature(command).parameters.values()
+    bundles: dict[str, Any] = {one.name: one.annotation for one in parameters if is_dataclass(one.annotation)}
+
+    def options(one: inspect.Parameter) -> list[inspect.Parameter]:
+        if one.name not in bundles:
+            return [one]
+        return [one.replace(name=f.name, default=f.default, annotation=f.type) for f in fields(bundles[one.name])]
+
+    @wraps(command)
+    def gathered(**said: Any) -> None:
+        for name, bundle in bundles.items():
+            said[name] = bundle(**{field.name: said.pop(field.name) for field in fields(bundle)})
+        command(**said)
+
+    several = [option for one in parameters for option in options(one)]
+    gathered.__signature__ = inspect.Signature(several)  # type: ignore[attr-defined]
+    gathered.__annotations__ = {one.name: one.annotation for one in several}
+    return gathered
 
 
 def seconds(text: str) -> float:
@@ -69,24 +152,12 @@ def given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def sampling(sample: bool, **options: Any) -> "Sampling | None":
-    """How to sample, if that is asked for. Raises `NmtError` for options that say how where it is not."""
-    how = given(**options)
-    if sample:
-        from nmt.search import Sampling
-
-        return Sampling(**how)
-    if how:
-        raise NmtError(f"--{next(iter(how)).replace('_', '-')} says how to sample: add --sample")
-    return None
-
-
 def watched(
-    lines: Iterable[Any], total: int | None = None, what: str = "translating", unit: str = "lines"
-) -> Iterable[Any]:
+    lines: Iterable[T], total: int | None = None, what: str = "translating", unit: str = "lines"
+) -> Iterable[T]:
     """The lines, with a bar on standard error where that is a terminal."""
     from tqdm import tqdm
 
     hidden = not sys.stderr.isatty()
-    bar: Iterable[Any] = tqdm(lines, what, total, unit=f" {unit}", disable=hidden, smoothing=0.1, dynamic_ncols=True)
+    bar: Iterable[T] = tqdm(lines, what, total, unit=f" {unit}", disable=hidden, smoothing=0.1, dynamic_ncols=True)
     return bar

@@ -2,9 +2,10 @@
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -13,42 +14,49 @@ from nmt.cli.options import (
     Beam,
     Changes,
     Device,
+    Drawing,
     Others,
     Penalty,
     Precision,
-    Sample,
-    Seed,
-    Temperature,
-    TopK,
-    TopP,
+    Search,
     given,
     model_of,
-    sampling,
+    spread,
     watched,
 )
 from nmt.errors import NmtError, RecipeError
 
+NBest = Annotated[
+    int, typer.Option(min=1, help="Print N translations a line, as 'line ||| text ||| score', lines from 0.")
+]
+Alignments = Annotated[
+    bool, typer.Option("--alignments", help="Add ' ||| 0-0 1-2': which words belong together, source-translation.")
+]
+Tag = Annotated[
+    str, typer.Option(help="Put this before every line, such as '<2de>': what the model is to do. [nothing]")
+]
+Prefix = Annotated[
+    str | None, typer.Option(metavar="FILE", help="Begin each translation as this file says, line by line.")
+]
+Mbr = Annotated[
+    int | None, typer.Option(min=2, metavar="N", help="Draw N samples of a line; take the most typical one, by chrF.")
+]
+ONCE = "-: standard input can be read only once: name files for the others"
 
+
+@spread
 def translate(
     model: Annotated[Path, typer.Argument(readable=False, help="A model folder, or the recipe that made it.")],
     files: Annotated[list[str] | None, typer.Argument(help="Text, a sentence a line. [standard input]")] = None,
+    *,
     others: Others = None,
-    beam: Beam = None,
-    length_penalty: Penalty = None,
-    n_best: Annotated[
-        int, typer.Option(min=1, help="Print N translations a line, as 'line ||| text ||| score', lines from 0.")
-    ] = 1,
-    alignments: Annotated[
-        bool, typer.Option("--alignments", help="Add ' ||| 0-0 1-2': which words belong together, source-translation.")
-    ] = False,
-    tag: Annotated[
-        str, typer.Option(help="Put this before every line, such as '<2de>': what the model is to do. [nothing]")
-    ] = "",
-    sample: Sample = False,
-    temperature: Temperature = None,
-    top_k: TopK = None,
-    top_p: TopP = None,
-    seed: Seed = None,
+    n_best: NBest = 1,
+    alignments: Alignments = False,
+    tag: Tag = "",
+    prefix: Prefix = None,
+    mbr: Mbr = None,
+    search: Search,
+    drawing: Drawing,
     batch_size: BatchSize = None,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -58,32 +66,67 @@ def translate(
     nmt translate RECIPE < in.txt > out.txt
 
     nmt translate MODEL --with ANOTHER < in.txt > out.txt
+
+    nmt translate MODEL --mbr 64 < in.txt > out.txt
     """
     from nmt.text import read_lines
-    from nmt.translation import Translation, Translator, pharaoh
-
-    def told(number: int, t: Translation) -> str:
-        fields = [t.text] if n_best == 1 else [str(number), t.text, f"{t.score:.4f}"]
-        return " ||| ".join([*fields, pharaoh(t.alignment)] if alignments else fields) + "\n"
+    from nmt.translation import Translator, least_risk
 
     folder, choices = model_of(model)
-    how = sampling(sample, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+    sources = files or ["-"]
+    if prefix == "-" and "-" in sources:
+        raise NmtError(ONCE)
+    if mbr and n_best > mbr:
+        raise NmtError(f"--n-best {n_best} is more than the {mbr} samples of a line: --mbr {n_best} draws as many")
     translator = Translator.load(folder, device, precision, [model_of(other)[0] for other in others or ()])
-    choices |= given(beam=beam, length_penalty=length_penalty, batch_size=batch_size)
+    how: dict[str, Any] = {"tag": tag, "alignments": alignments, "sampling": drawing.sampling(mbr is not None)}
+    choices |= given(**vars(search), batch_size=batch_size, prefixes=None if prefix is None else read_lines(prefix))
     typed = not files and sys.stdin.isatty()
-    lines: Iterable[str] = (line for file in files or ["-"] for line in read_lines(file))
+    lines: Iterable[str] = (line for file in sources for line in read_lines(file))
     lines = lines if typed else watched(lines)
-    found = translator.stream(lines, n_best, at_once=typed, alignments=alignments, tag=tag, sampling=how, **choices)
-    for number, best in enumerate(found):
-        sys.stdout.write("".join(told(number, t) for t in best))
+    for number, found in enumerate(translator.stream(lines, mbr or n_best, at_once=typed, **how, **choices)):
+        best = least_risk(found, n_best) if mbr else found
+        sys.stdout.write("".join(_told(number, t, n_best > 1, alignments) for t in best))
         if typed:
             sys.stdout.flush()
 
 
+def _told(number: int, t: Any, several: bool, alignments: bool) -> str:
+    """A translation as it is printed."""
+    from nmt.translation import pharaoh
+
+    fields = [str(number), t.text, f"{t.score:.4f}"] if several else [t.text]
+    return " ||| ".join([*fields, pharaoh(t.alignment)] if alignments else fields) + "\n"
+
+
+@dataclass(frozen=True)
+class Judging:
+    """How a model judges translations."""
+
+    model_score: Annotated[
+        Path | None,
+        typer.Option(readable=False, metavar="MODEL", rich_help_panel="By a model",
+                     help="Print what this model, or that of this recipe, thinks of each line: log p, in nats."),
+    ] = None  # fmt: skip
+    source: Annotated[
+        str | None, typer.Option(metavar="FILE", rich_help_panel="By a model", help="What the lines translate.")
+    ] = None
+    normalise: Annotated[
+        Literal["none", "tokens", "search"],
+        typer.Option(rich_help_panel="By a model",
+                     help="Divide log p by nothing, by the tokens, or by the length penalty, as nmt translate does."),
+    ] = "none"  # fmt: skip
+    others: Others = None
+    tag: Tag = ""
+    batch_size: BatchSize = None
+
+
+@spread
 def score(
     hypotheses: Annotated[
         list[str], typer.Argument(metavar="RECIPE | HYPOTHESES...", help="A recipe; or with --reference, translations.")
     ],
+    *,
     reference: Annotated[list[str] | None, typer.Option(help="A reference file; several are alternatives.")] = None,
     tokenize: Annotated[
         str | None, typer.Option(help="sacreBLEU's tokenization: 13a, none for tokenised text, zh, … [13a]")
@@ -91,29 +134,47 @@ def score(
     lowercase: Annotated[bool, typer.Option(help="Compare without case (BLEU and chrF++).")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
     show: Annotated[int, typer.Option(min=0, help="With a recipe: print this many sample translations.")] = 0,
+    judging: Judging,
     changes: Changes = None,
     beam: Beam = None,
     length_penalty: Penalty = None,
     device: Device = "auto",
     precision: Precision = "auto",
 ) -> None:
-    """Translate and score a recipe's test sets; or score files of translations against a reference.
+    """Translate and score a recipe's test sets; or score files of translations against a reference, or by a model.
 
     nmt score RECIPE
 
     nmt score --reference REF.de ours.de theirs.de
 
+    nmt score --model-score MODEL --source SRC.en ours.de
+
     BLEU, chrF++ and TER by sacreBLEU, with signatures and 95 % intervals; with several systems, p-values of a paired
-    bootstrap against the first. `-` is standard input.
+    bootstrap against the first. By a model: a line for each line, with the log-probability that it gives the
+    translation, and a column for each file. `-` is standard input.
     """
-    how = {"tokenize": tokenize, "lowercase": lowercase}
+    how, choices = {"tokenize": tokenize, "lowercase": lowercase}, given(beam=beam, length_penalty=length_penalty)
+    if judging.model_score:
+        if reference or as_json or judging.source is None:
+            raise NmtError("--model-score needs --source FILE, and goes with neither --reference nor --json")
+        _print_judged(judging, judging.source, hypotheses, choices, device, precision)
+        return
+    if judging != Judging():
+        raise NmtError("--source, --normalise, --with, --tag and --batch-size go with --model-score MODEL")
     if reference:
         scored: Scored = [("files", _score_files(reference, hypotheses, how), [])]
     elif len(hypotheses) > 1:
         raise NmtError("several files to score need --reference FILE; without it, name one recipe")
     else:
-        choices = given(beam=beam, length_penalty=length_penalty)
         scored = _score_recipe(Path(hypotheses[0]), changes or [], how, show, choices, device, precision)
+    _print_scored(scored, as_json, named=not reference)
+
+
+Scored = list[tuple[str, Any, list[dict[str, str]]]]
+"""For each test set its name, a `Report`, and samples of its translation."""
+
+
+def _print_scored(scored: Scored, as_json: bool, named: bool) -> None:
     if as_json:
         values = {
             name: report.to_json() | ({"samples": samples} if samples else {}) for name, report, samples in scored
@@ -123,11 +184,33 @@ def score(
     for name, report, samples in scored:
         for sample in samples:
             print(*(f"{kind:<12} {text}" for kind, text in sample.items()), "", sep="\n")
-        print(*([] if reference else [f"{name}:"]), *report.lines(), sep="\n")
+        print(*([f"{name}:"] if named else []), *report.lines(), sep="\n")
 
 
-Scored = list[tuple[str, Any, list[dict[str, str]]]]
-"""For each test set its name, a `Report`, and samples of its translation."""
+def _print_judged(
+    how: Judging, source: str, hypotheses: list[str], choices: dict[str, Any], device: str, precision: str
+) -> None:
+    from nmt.text import read_sides
+    from nmt.translation import Forced, Translator
+
+    assert how.model_score is not None
+    if [source, *hypotheses].count("-") > 1 or (source == "-" and len(hypotheses) > 1):
+        raise NmtError(ONCE)
+    folder, decode = model_of(how.model_score)
+    decode |= choices | given(batch_size=how.batch_size)
+    translator = Translator.load(folder, device, precision, [model_of(other)[0] for other in how.others or ()])
+
+    def told(one: Forced) -> str:
+        values = {"none": one.log_p, "tokens": one.log_p / one.tokens, "search": one.score}
+        return f"{values[how.normalise]:.4f}"
+
+    columns: list[Iterator[Forced]] = []
+    for number, file in enumerate(hypotheses):
+        pairs: Iterable[tuple[str, str]] = read_sides(source, file)
+        pairs = watched(pairs, what="scoring") if number == 0 else pairs
+        columns.append(translator.score(pairs, tag=how.tag, **decode))
+    for row in zip(*columns, strict=True):
+        print(*map(told, row), sep="\t")
 
 
 def _score_files(references: list[str], hypotheses: list[str], how: dict[str, Any]) -> Any:
@@ -135,7 +218,7 @@ def _score_files(references: list[str], hypotheses: list[str], how: dict[str, An
     from nmt.text import read_lines
 
     if (references + hypotheses).count("-") > 1:
-        raise NmtError("-: standard input can be read only once: name files for the others")
+        raise NmtError(ONCE)
     systems = {name: list(read_lines(name)) for name in hypotheses}
     return score([list(read_lines(name)) for name in references], systems, **how)
 

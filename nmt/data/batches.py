@@ -136,5 +136,5 @@ def parts(chunk: Chunk, count: int) -> list[Chunk]:
 
 def pack_sources(sources: Sequence[Sequence[int]]) -> tuple[Ids, Ids]:
     """Sentences of ids, without EOS, as one stream [Ts] with EOS, and its lengths [S]."""
-    stream = [part for source in sources for part in (source, (EOS,))]
-    return np.concatenate(stream, dtype=np.int64), np.array([len(source) + 1 for source in sources])
+    stream = [token for source in sources for token in (*source, EOS)]
+    return np.array(stream, np.int64), np.array([len(source) + 1 for source in sources])

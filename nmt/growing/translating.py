@@ -16,13 +16,15 @@ from nmt.growing.job import WHOLE, Finished, Job, Part, Row, named, run
 from nmt.model.device import pick_device, pick_precision
 from nmt.model.folder import read_recipe
 from nmt.processes import Shard, cores
-from nmt.recipe import Corpus, Recipe, redecide
+from nmt.recipe import Corpus, Decode, Recipe, redecide
 from nmt.recipe.yaml12 import write
 from nmt.search import Sampling
 from nmt.text import keep_standard_input, read_lines
 from nmt.translation import Translation, Translator
 
 BATCHES = 16  # of lines in a chunk: what a kill may cost, and what is sorted by length
+ALWAYS = {"beam", "length_penalty", "penalty_form", "max_extra", "batch_size"}  # the oldest keys of `decode`
+SEARCH = {"beam", "length_penalty", "penalty_form", "coverage_penalty", "groups", "diversity"}  # no matter to samples
 GOOD, BLANK, LONG, FAILED = "translated", "blank", "too long", "without a translation"
 
 Rows = Callable[[Row, list[Translation]], list[Row]]
@@ -93,8 +95,6 @@ def grow(
     device = pick_device(how.device)
     precision = str(pick_precision(how.precision, device)).removeprefix("torch.")
     decode = redecide(how.recipe.decode, **how.decode)
-    sampling = how.sampling and vars(how.sampling)
-    searched = decode.model_dump(include={"beam", "length_penalty", "penalty_form"})
     job = Job(
         named(prefix, how.shard),
         languages,
@@ -103,8 +103,7 @@ def grow(
         {
             "model": [_fingerprint(folder) for folder in how.models],
             "precision": precision,
-            **({"sampling": sampling} if sampling else searched),
-            **decode.model_dump(include={"max_extra", "batch_size"}),
+            **_choices(decode, how.sampling),
             "n_best": how.n_best,
             **depends,
         },
@@ -118,6 +117,18 @@ def grow(
     grown = Grown(list(others), finished, languages)
     tell(f"{job.files[0]}: {grown.summary}")
     return grown
+
+
+def _choices(decode: Decode, sampling: Sampling | None) -> dict[str, Any]:
+    """What of search or sampling the result depends on.
+
+    Of choices that recipes did not always have only those that are made, so that work begun before then goes on.
+    """
+    told = decode.model_dump(include=ALWAYS) | decode.model_dump(exclude_defaults=True)
+    if sampling is None:
+        return told
+    drawn = {name: value for name, value in vars(sampling).items() if value or name != "epsilon"}
+    return {"sampling": drawn} | {name: value for name, value in told.items() if name not in SEARCH}
 
 
 class _Translating:

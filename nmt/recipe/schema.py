@@ -671,10 +671,35 @@ class Decode(Section):
     penalty_form: Literal["gnmt", "power"] = "gnmt"
     """What divides the log-probability of an output Y: ((5 + |Y|) / 6)^α (gnmt; Wu et al., 2016, as in the
     paper) or |Y|^α (power; fairseq, Marian, Hugging Face)."""
+    coverage_penalty: NotNegative = 0.0
+    """The weight β of a penalty for parts of the source that no attention fell on (Wu et al., 2016, equation 14); 0 is
+    off."""
+    min_length: Natural = 0
+    """The fewest tokens of an output, EOS not counted."""
+    max_ratio: NotNegative = 1.0
+    """Output stops at this times the tokens of the source, plus max_extra."""
     max_extra: Natural = 50
-    """Output stops at this many tokens more than the source has."""
+    """Output stops at this many tokens more than the source has, times max_ratio."""
+    no_repeat_ngram: Natural = 0
+    """No n tokens in a row are said twice in an output (Paulus et al., 2018); 0 is off."""
+    groups: Count = 1
+    """Diverse beam search (Vijayakumar et al., 2016): the beam is cut into this many groups that avoid what others
+    say; 1 is beam search."""
+    diversity: NotNegative = 0.5
+    """What a token costs a group, in nats, for each hypothesis of the groups before it that takes it too."""
     batch_size: Count = 64
     """Sentences translated at once: sets memory and speed; in fp32 never the result."""
+
+    @field_validator("groups")
+    @classmethod
+    def _groups_are_equal(cls, groups: int, info: ValidationInfo) -> int:
+        if (beam := info.data.get("beam", groups)) % groups:
+            raise _clash("decode.groups", "decode.beam", f"must divide decode.beam ({beam})", groups)
+        return groups
+
+    def limit(self, source: int) -> int:
+        """The most tokens, EOS not counted, that the output of so many tokens may have."""
+        return int(self.max_ratio * source) + self.max_extra
 
 
 class Recipe(Section):

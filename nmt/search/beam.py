@@ -1,28 +1,43 @@
 """Beam search with a length penalty and a stop that is exact for it (Wu et al. 2016, section 7).
 
-Axes: N sentences still searched, B beam, R = N·B rows, F finished hypotheses kept, V vocabulary,
-t tokens so far.
+Axes: N sentences still searched (or groups of them), B beam (or width of a group), R = N·B rows, F finished hypotheses
+kept, V vocabulary, t tokens so far.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from nmt.ids import BOS, EOS
-from nmt.search.steps import Constraint, Hypothesis, Ranking, Steps, allowed_by, sayable
+from nmt.search.coverage import Coverage
+from nmt.search.groups import Groups, best_of, unlike
+from nmt.search.steps import Attentive, Change, Constraint, Hypothesis, Ranking, Steps, forbidden, sayable
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to search. `penalty_form`: gnmt is ((5 + |Y|) / 6)^α, power is |Y|^α; |Y| counts EOS."""
+    """How to search. `penalty_form`: gnmt is ((5 + |Y|) / 6)^α, power is |Y|^α; |Y| counts EOS.
+
+    `coverage_penalty` is the β of equation 14 of Wu et al. `groups` cut the beam into searches of equal width, each
+    paying `diversity` for a token that one before it says at the same step (`nmt.search.groups`).
+    """
 
     beam: int = 4
     length_penalty: float = 0.6
     penalty_form: str = "gnmt"
     n_best: int = 1
+    coverage_penalty: float = 0.0
+    groups: int = 1
+    diversity: float = 0.5
+
+    @property
+    def width(self) -> int:
+        """The beam of a group; without groups, the beam."""
+        return self.beam // self.groups
 
     def penalty(self, length: float | Tensor) -> float | Tensor:
         """What log p of an output of this many tokens is divided by."""
@@ -45,7 +60,7 @@ class _Finished:
         log_p = torch.cat([self.log_p, log_p], 1).gather(1, where)
         return _Finished(best, log_p, _take(torch.cat([longer, tokens], 1), where))
 
-    def of(self, sentences: Tensor) -> "_Finished":
+    def of(self, sentences: Tensor | slice) -> "_Finished":
         """Those of some sentences."""
         return _Finished(self.scores[sentences], self.log_p[sentences], self.tokens[sentences])
 
@@ -73,13 +88,13 @@ class _Beams:
 
     @classmethod
     def begin(cls, limits: Sequence[int], settings: Settings, device: torch.device | str) -> "_Beams":
-        """One empty hypothesis for each sentence."""
-        count, kept = len(limits), max(settings.beam, settings.n_best)
+        """One empty hypothesis for each group of each sentence; the groups of a sentence lie side by side."""
+        count, kept = len(limits) * settings.groups, max(settings.width, settings.n_best)
         none = torch.full((count, kept), -torch.inf, device=device)
         return cls(
-            torch.arange(count, device=device),
-            torch.tensor(limits, device=device),
-            torch.full((count,), settings.beam, device=device),
+            torch.arange(len(limits), device=device).repeat_interleave(settings.groups),
+            torch.tensor(limits, device=device).repeat_interleave(settings.groups),
+            torch.full((count,), settings.width, device=device),
             torch.zeros(count, 1, device=device),
             torch.empty(count, 1, 0, dtype=torch.long, device=device),
             _Finished(none, none, torch.empty(count, kept, 0, dtype=torch.long, device=device)),
@@ -94,33 +109,76 @@ class _Beams:
         """One token further than `last` [R]; gives the row [N, B] that each hypothesis continues."""
         count, rows = self.live.shape
         length = self.tokens.shape[2] + 1
-        only_end = (length > self.limit).repeat_interleave(rows)
-        if constraint is None and isinstance(steps, Ranking):
-            log_p, ids = steps.best(last, settings.beam, only_end)
+        if settings.groups > 1:
+            values, ids, parents = self._best_of_groups(steps.step(last), settings, constraint)
         else:
-            logits = steps.step(last)
-            log_p, ids = _likeliest(logits, settings.beam, only_end, allowed_by(constraint, self.tokens, self.sentence))
-        values, ids, parents = _candidates(log_p, ids, self.live, settings.beam)
-        full = torch.arange(settings.beam, device=values.device) >= self.places[:, None]
-        values = values.masked_fill(full, -torch.inf)
-        ids = ids.masked_fill(values == -torch.inf, EOS)
+            values, ids, parents = self._best(steps, last, settings, constraint)
         self.tokens = torch.cat([_take(self.tokens, parents), ids[:, :, None]], 2)
-        scores = (values / settings.penalty(length)).masked_fill(ids != EOS, -torch.inf)
+        scores = values / settings.penalty(length)
+        if isinstance(steps, Coverage):
+            scores = scores + settings.coverage_penalty * steps.log().view(count, rows).gather(1, parents)
+        scores = scores.masked_fill(ids != EOS, -torch.inf)
         self.finished = self.finished.add(scores, values, self.tokens)
         self.live = values.masked_fill(ids == EOS, -torch.inf)
         self.places = self.places - (scores > -torch.inf).sum(1)
         return parents + torch.arange(count, device=parents.device)[:, None] * rows
 
+    def _best(
+        self, steps: Steps, last: Tensor, settings: Settings, constraint: Constraint | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The best continuations: log p, -inf where there is no place for it, token and parent, each [N, B]."""
+        if constraint is None and isinstance(steps, Ranking):
+            log_p, ids = steps.best(last, settings.beam, self._only_end)
+        else:
+            change = forbidden(constraint, self.tokens, self.sentence)
+            log_p, ids = _likeliest(steps.step(last), settings.beam, self._only_end, change)
+        return self._placed(*_candidates(log_p, ids, self.live, settings.beam))
+
+    def _best_of_groups(
+        self, logits: Tensor, settings: Settings, constraint: Constraint | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The same, group after group, each kept from the tokens of those before it."""
+        rows, groups = logits.unflatten(0, self.live.shape), settings.groups
+        said = logits.new_zeros(len(rows) // groups, logits.shape[1], dtype=torch.float32)
+        found = []
+        for group in (slice(number, None, groups) for number in range(groups)):
+            part, cost = self.of(group), settings.diversity * said
+            change = unlike(cost, forbidden(constraint, part.tokens, part.sentence))
+            log_p, ids = _likeliest(rows[group].flatten(0, 1), settings.width, part._only_end, change)
+            values, ids, parents = _candidates(log_p, ids, part.live, settings.width)
+            free = (part.tokens.shape[2] >= part.limit)[:, None]  # at the limit, EOS costs nothing
+            values, ids, parents = part._placed(values + cost.gather(1, ids).masked_fill(free, 0), ids, parents)
+            said.scatter_add_(1, ids, (values > -torch.inf).float())
+            found.append((values, ids, parents))
+        values, ids, parents = (torch.stack(parts, 1).flatten(0, 1) for parts in zip(*found, strict=True))
+        return values, ids, parents
+
+    @property
+    def _only_end(self) -> Tensor:
+        """[R]: where nothing but EOS may follow."""
+        return (self.tokens.shape[2] >= self.limit).repeat_interleave(self.live.shape[1])
+
+    def _placed(self, values: Tensor, ids: Tensor, parents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Candidates [N, B], best first, of which those beyond the places that are left are none; none says EOS."""
+        beyond = torch.arange(values.shape[1], device=values.device) >= self.places[:, None]
+        values = values.masked_fill(beyond, -torch.inf)
+        return values, ids.masked_fill(values == -torch.inf, EOS), parents
+
     def done(self, settings: Settings) -> Tensor:
         """[N]: whether no living hypothesis can overtake the n-th best finished one, whatever it goes on to say.
 
-        log p only falls and the penalty only grows with the length, so nothing alive can score above its log p of now
-        divided by the penalty of the longest output.
+        log p only falls, the penalty only grows with the length, and coverage adds nothing above 0. So nothing alive
+        can score above its log p of now divided by the penalty of the longest output. A sentence is done when all of
+        its groups are.
         """
         reach = self.live.max(1).values / settings.penalty(self.limit + 1.0)
-        return (self.finished.scores[:, settings.n_best - 1] >= reach) | (self.tokens.shape[2] > self.limit)
+        wanted = min(settings.n_best, settings.width) - 1
+        done = (self.finished.scores[:, wanted] >= reach) | (self.tokens.shape[2] > self.limit)
+        if settings.groups > 1:
+            done = done.view(-1, settings.groups).all(1).repeat_interleave(settings.groups)
+        return done
 
-    def of(self, s: Tensor) -> "_Beams":
+    def of(self, s: Tensor | slice) -> "_Beams":
         """Some of the sentences."""
         return _Beams(
             self.sentence[s], self.limit[s], self.places[s], self.live[s], self.tokens[s], self.finished.of(s)
@@ -137,12 +195,16 @@ def beam_search(
 ) -> list[list[Hypothesis]]:
     """The best outputs of each sentence, at most settings.n_best, best first; their score is log p over the penalty.
 
-    `limits` [N] is the most tokens, EOS not counted, that the output of each sentence may have; at that it ends, even
-    against the constraint.
+    With a coverage penalty, plus that; the steps then have to be `Attentive`. `limits` [N] is the most tokens, EOS not
+    counted, that the output of each sentence may have; at that it ends, even against the constraint.
     """
+    if settings.groups > 1:
+        steps = Groups(steps, settings.groups)
+    if settings.coverage_penalty:
+        steps = Coverage(cast(Attentive, steps))
     results: list[list[Hypothesis]] = [[] for _ in limits]
     beams = _Beams.begin(limits, settings, device)
-    last = torch.full((len(limits),), BOS, device=device)
+    last = torch.full((len(beams.sentence),), BOS, device=device)
     while len(beams.sentence):
         rows = beams.grow(steps, last, settings, constraint)
         done = beams.done(settings)
@@ -150,18 +212,18 @@ def beam_search(
         if bool(done.any()):
             found = beams.of(done)
             for sentence, best in zip(found.sentence.tolist(), found.finished.best(settings.n_best), strict=True):
-                results[sentence] = best
+                results[sentence] += best
             going_on = (~done).nonzero()[:, 0]
             beams, rows = beams.of(going_on), rows[going_on]
         last = beams.last
         if going_on is not None or settings.beam > 1:
             steps.select(rows.flatten(), going_on)
-    return results
+    return results if settings.groups == 1 else [best_of(found, settings.n_best) for found in results]
 
 
-def _likeliest(logits: Tensor, most: int, only_end: Tensor, allowed: Tensor | None) -> tuple[Tensor, Tensor]:
-    """What `Ranking.best` gives, out of logits [R, V]; `allowed` [R, V] is what may be said."""
-    logits, log_z = sayable(logits, allowed, only_end)
+def _likeliest(logits: Tensor, most: int, only_end: Tensor, change: Change | None) -> tuple[Tensor, Tensor]:
+    """What `Ranking.best` gives, out of logits [R, V]; `change` is what else there is to be done to them."""
+    logits, log_z = sayable(logits, change, only_end)
     values, ids = logits.topk(min(most, logits.shape[1]), dim=1)
     return values - log_z, ids
 

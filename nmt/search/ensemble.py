@@ -4,11 +4,12 @@ So do Sockeye's `--ensemble-mode linear` and fairseq; Marian and Nematus take th
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from nmt.search.steps import Steps
+from nmt.search.steps import Attentive, Steps
 
 TINY = torch.finfo(torch.float32).tiny  # a probability that fp32 cannot hold is this one, not 0
 
@@ -31,6 +32,10 @@ class Ensemble:
         for member in others:
             total += member.step(tokens).float().softmax(-1)
         return (total / len(self._members)).clamp_min_(TINY).log_()
+
+    def attention(self) -> Tensor:
+        """The mean of the members' attention, [R, L]; they have to be `Attentive`."""
+        return torch.stack([cast(Attentive, member).attention() for member in self._members]).mean(0)
 
     def select(self, rows: Tensor, sentences: Tensor | None = None) -> None:
         """Goes on with these rows [R'], and, if given, with these sentences [N'] only."""

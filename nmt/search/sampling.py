@@ -17,7 +17,7 @@ from torch import Tensor
 
 from nmt.errors import NmtError
 from nmt.ids import BOS, EOS
-from nmt.search.steps import Constraint, Hypothesis, Steps, allowed_by, sayable
+from nmt.search.steps import Constraint, Hypothesis, Steps, forbidden, sayable
 
 NUCLEUS = 256  # tokens that top_p is looked for among at first
 
@@ -25,14 +25,16 @@ NUCLEUS = 256  # tokens that top_p is looked for among at first
 @dataclass(frozen=True)
 class Sampling:
     """How to draw: from p^(1 / temperature), of that from the `top_k` likeliest tokens (Fan et al. 2018; 0 is all), and
-    of these from the fewest that have `top_p` of the probability (Holtzman et al. 2020). At temperature 0 the likeliest
-    token is taken. Raises `NmtError` for numbers out of bounds.
+    of these from the fewest that have `top_p` of the probability (Holtzman et al. 2020), as long as each has at least
+    `epsilon` of it, or is the likeliest (Hewitt et al. 2022; Freitag et al. 2023). At temperature 0 the likeliest token
+    is taken. Raises `NmtError` for numbers out of bounds.
     """
 
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
     seed: int = 1
+    epsilon: float = 0.0
 
     def __post_init__(self) -> None:
         bounds = {
@@ -40,6 +42,7 @@ class Sampling:
             "top_k": (self.top_k >= 0, "0, which is no bound, or more"),
             "top_p": (0 < self.top_p <= 1, "above 0 and at most 1"),
             "seed": (0 <= self.seed < 2**32, "from 0 up to 2^32"),
+            "epsilon": (0 <= self.epsilon < 1, "0, which is no bound, or more, and below 1"),
         }
         for name, (holds, must) in bounds.items():
             if not holds:
@@ -76,8 +79,10 @@ class _Drawn:
     def grow(self, logits: Tensor, chance: Tensor, how: Sampling, constraint: Constraint | None) -> None:
         """One token further, by logits [R, V] and a number [N, S] from 0 to 1 for each sample."""
         only_end = (self.tokens.shape[2] >= self.limit)[:, None] | self.ended
-        allowed = allowed_by(constraint, self.tokens, self.sentence)
-        logits, log_z = sayable(logits, allowed, only_end.flatten())
+        change, ends = forbidden(constraint, self.tokens, self.sentence), logits[:, EOS].clone()
+        logits, log_z = sayable(logits, change, only_end.flatten())
+        if change is not None:  # a sample that may say nothing at all ends, even against the constraint
+            logits[:, EOS] = torch.where(logits.isneginf().all(1), ends.float(), logits[:, EOS])
         token = draw(logits, chance.flatten(), how)
         log_p = (logits.gather(1, token[:, None]) - log_z).view_as(self.log_p)
         self.log_p = self.log_p + log_p.masked_fill(self.ended, 0)
@@ -144,6 +149,8 @@ def draw(logits: Tensor, chance: Tensor, how: Sampling) -> Tensor:
     if how.top_p < 1:
         p, among = _nucleus(p, how.top_p)
         ids = among if ids is None else ids.gather(1, among)
+    if how.epsilon:
+        p = p.masked_fill(p < p.max(1, keepdim=True).values.clamp(max=how.epsilon), 0)
     reached = p.cumsum(1, dtype=torch.double)
     place = torch.searchsorted(reached, chance[:, None] * reached[:, -1:], right=True)
     return (place if ids is None else ids.gather(1, place))[:, 0]

@@ -1,13 +1,12 @@
 """What a search asks of a model, what may be said, and what it gives.
 
-Axes: N sentences, B hypotheses of each, R = N·B rows, V vocabulary, t tokens so far.
+Axes: N sentences, B hypotheses of each, R = N·B rows, V vocabulary, L length of the source, t tokens so far.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol, runtime_checkable
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from nmt.ids import EOS, NEVER
@@ -37,12 +36,27 @@ class Ranking(Steps, Protocol):
         ...
 
 
-class Constraint(Protocol):
-    """What may be said; it knows of hypotheses only their tokens, on the host."""
+class Attentive(Steps, Protocol):
+    """`Steps` that also tell what they looked at, as the coverage penalty asks for."""
 
-    def allowed(self, tokens: NDArray[np.int64], sentences: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """[R, V]: which tokens may follow each of the R hypotheses with these tokens [R, t], of these sentences [R]."""
+    def attention(self) -> Tensor:
+        """[R, L]: how much of its attention the last step gave to each token of the source; 1 where no token is."""
         ...
+
+
+class Constraint(Protocol):
+    """What may be said; it knows of hypotheses only their tokens. Those there are: `nmt.search.constraints`."""
+
+    def forbid(self, logits: Tensor, tokens: Tensor, sentence: Tensor) -> None:
+        """Puts -inf into logits [N, B, V] for what may not follow hypotheses of tokens [N, B, t].
+
+        `sentence` [N] is which of the input they are of. Nothing else may be changed: log p stays the model's.
+        """
+        ...
+
+
+Change = Callable[[Tensor], None]
+"""Changes logits [R, V] where they lie, before the best are taken of them, but after log Z is."""
 
 
 class Hypothesis(NamedTuple):
@@ -53,26 +67,24 @@ class Hypothesis(NamedTuple):
     score: float
 
 
-def allowed_by(constraint: Constraint | None, tokens: Tensor, sentence: Tensor) -> Tensor | None:
-    """[R, V]: which tokens may follow the hypotheses with these tokens [N, B, t], of these sentences [N]."""
+def forbidden(constraint: Constraint | None, tokens: Tensor, sentence: Tensor) -> Change | None:
+    """What the constraint does to the logits of hypotheses with these tokens [N, B, t], of these sentences [N]."""
     if constraint is None:
         return None
-    rows = sentence.repeat_interleave(tokens.shape[1])
-    found = constraint.allowed(tokens.flatten(0, 1).numpy(force=True), rows.numpy(force=True))
-    return torch.from_numpy(found).to(tokens.device)
+    return lambda logits: constraint.forbid(logits.view(*tokens.shape[:2], -1), tokens, sentence)
 
 
-def sayable(logits: Tensor, allowed: Tensor | None, only_end: Tensor) -> tuple[Tensor, Tensor]:
+def sayable(logits: Tensor, change: Change | None, only_end: Tensor) -> tuple[Tensor, Tensor]:
     """The logits [R, V] in fp32, -inf for what may not be said; and what makes them log-probabilities, log Z [R, 1].
 
-    Where `only_end` [R], that is all but EOS, even against `allowed` [R, V].
+    `change` may forbid more. Where `only_end` [R], nothing but EOS may be said, even against it.
     """
     logits = logits.float()
     log_z = logits.logsumexp(-1, keepdim=True)
     logits[:, list(NEVER)] = -torch.inf
     ends = logits[:, EOS].clone()
-    if allowed is not None:
-        logits.masked_fill_(~allowed, -torch.inf)
+    if change is not None:
+        change(logits)
     if bool(only_end.any()):
         logits[only_end] = -torch.inf
         logits[only_end, EOS] = ends[only_end]

@@ -1,7 +1,7 @@
 """Text in and out of the house: lines, parallel corpora, cleaning, the tokenizer. No tensors."""
 
 from nmt.text.cleaning import reason_to_drop
-from nmt.text.corpora import Corpus, locate, read_pairs, tagged
+from nmt.text.corpora import Corpus, locate, read_pairs, read_sides, tagged
 from nmt.text.lines import read_lines
 from nmt.text.normalise import one_line
 from nmt.text.opening import keep_standard_input
@@ -16,6 +16,7 @@ __all__ = [
     "one_line",
     "read_lines",
     "read_pairs",
+    "read_sides",
     "reason_to_drop",
     "tagged",
     "tokenizer_files",

@@ -58,7 +58,7 @@ class Corpus:
                 return tmx_pairs(file, self.source, self.target, skipped)
             case Xliff():
                 return xliff_pairs(file, self.source, self.target, skipped)
-        return _sides(*self.files)
+        return read_sides(*self.files)
 
 
 def locate(entry: Entry, source: str, target: str) -> Corpus:
@@ -111,7 +111,8 @@ def _kind_meant(prefix: str) -> str:
     return f"; did you mean {{{kind}: {prefix}}}?" if kind and os.path.exists(prefix) else ""
 
 
-def _sides(source: Path, target: Path) -> Iterator[Pair]:
+def read_sides(source: str | Path, target: str | Path) -> Iterator[Pair]:
+    """The pairs of lines of two files. Raises `DataError` where one has more of them, and as `read_lines` does."""
     counts = [0, 0]
     for one, other in zip_longest(read_lines(source), read_lines(target)):
         counts[0] += one is not None

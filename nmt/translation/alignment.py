@@ -1,8 +1,7 @@
 """Which words of a source and its translation belong together, as cross-attention has it.
 
 The translation is fed to the decoder (teacher forcing), and each of its subwords is linked with the subword of the
-source that it looks at most, the heads of one layer averaged. By default that is the layer before the last, which
-Garg et al. 2019, "Jointly Learning to Align and Translate with Transformer Models", found to align best.
+source that it looks at most, the heads of one layer averaged; by default that is `aligning_layer`.
 
 Axes: S sentences, H heads, Lt and Ls lengths of the longest target and source.
 """
@@ -17,7 +16,7 @@ from nmt.data.batches import pack_sources
 from nmt.ids import BOS
 from nmt.model.streams import Cut
 from nmt.model.transformer import Transformer
-from nmt.model.watching import watched
+from nmt.model.watching import aligning_layer, watched
 from nmt.text import Tokenizers
 
 Links = tuple[tuple[int, int], ...]
@@ -52,7 +51,7 @@ def align(
     filled = [i for i in range(len(pairs)) if sources[i] and targets[i]]
     for begin in range(0, len(filled), batch_size):
         batch = filled[begin : begin + batch_size]
-        weights = _cross(model, [sources[i] for i in batch], [targets[i] for i in batch], device, layer)
+        weights = attention(model, [sources[i] for i in batch], [targets[i] for i in batch], device, layer)
         for i, rows in zip(batch, weights.numpy(force=True), strict=True):
             seen = rows[: len(targets[i]), : len(sources[i])].argmax(1)
             of_source = words(tokenizers.source.pieces(sources[i]))[seen]
@@ -74,16 +73,15 @@ def force(model: Transformer, sources: Sequence[Ids], targets: Sequence[Ids], de
     return states
 
 
-def words(pieces: Sequence[str]) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
-    """The word, counted from 0, that each of these pieces belongs to: a piece that begins with "▁" begins a word."""
-    return np.cumsum([i > 0 and piece.startswith("▁") for i, piece in enumerate(pieces)])
-
-
-def _cross(
-    model: Transformer, sources: Sequence[Ids], targets: Sequence[Ids], device: torch.device, layer: int | None
+def attention(
+    model: Transformer,
+    sources: Sequence[Ids],
+    targets: Sequence[Ids],
+    device: torch.device,
+    layer: int | None = None,
 ) -> Tensor:
     """The weights [S, Lt + 1, Ls + 1] of attention to the source in one layer, the heads averaged."""
-    place = max(len(model.decoder.layers) - 2, 0) if layer is None else layer
+    place = aligning_layer(model) if layer is None else layer
 
     def averaged(weights: Tensor) -> Tensor:
         return weights.unflatten(0, (len(sources), -1)).mean(1)
@@ -91,3 +89,8 @@ def _cross(
     with watched(model, ["cross"], averaged) as seen:
         force(model, sources, targets, device)
     return seen["cross"][place]
+
+
+def words(pieces: Sequence[str]) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+    """The word, counted from 0, that each of these pieces belongs to: a piece that begins with "▁" begins a word."""
+    return np.cumsum([i > 0 and piece.startswith("▁") for i, piece in enumerate(pieces)])

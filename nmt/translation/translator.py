@@ -20,10 +20,25 @@ from nmt.model.engine import Engine, why_plain
 from nmt.model.folder import load
 from nmt.model.streams import Cut
 from nmt.model.transformer import Transformer
+from nmt.model.watching import WatchedDecoding
 from nmt.recipe import Decode, Recipe, redecide
-from nmt.search import Constraint, Ensemble, Sampling, Settings, Steps, beam_search, sample
+from nmt.search import (
+    Constraint,
+    Ensemble,
+    Judge,
+    Judged,
+    MinLength,
+    NoRepeat,
+    Sampling,
+    Settings,
+    Steps,
+    beam_search,
+    sample,
+    together,
+)
 from nmt.text import Tokenizers, one_line, tagged
 from nmt.translation.alignment import Links, align
+from nmt.translation.forcing import Forced, judge
 
 WINDOW = 32  # batches of lines read ahead and sorted by length
 LONG = 128  # tokens a line, from which on fewer lines make a batch, so that its memory stays what it was
@@ -32,7 +47,8 @@ LONG = 128  # tokens a line, from which on fewer lines make a batch, so that its
 class Translation(NamedTuple):
     """One translation of a line: its text, its score in nats, and links if asked for.
 
-    The score is log p divided by the length penalty; of a translation that was drawn, log p.
+    The score is log p divided by the length penalty, plus the coverage penalty if there is one; of a translation that
+    was drawn, log p.
     """
 
     text: str
@@ -40,8 +56,8 @@ class Translation(NamedTuple):
     alignment: Links = ()
 
 
-Constrain = Callable[[Sequence[str]], Constraint]
-"""Gives for lines the constraint on what is said of them."""
+Constrain = Callable[[Sequence[str]], Judge]
+"""Gives for lines who judges what may be said of them."""
 
 
 class _How(NamedTuple):
@@ -53,6 +69,16 @@ class _How(NamedTuple):
     constrain: Constrain | None
     tag: str
     sampling: Sampling | None
+
+    @property
+    def lines(self) -> int:
+        """How many are translated at once: fewer where each is drawn more often than a beam is wide."""
+        size, beam = self.choices.batch_size, self.choices.beam
+        return max(1, size * beam // max(beam, self.n_best)) if self.sampling else size
+
+
+def _settings(c: Decode, n_best: int = 1) -> Settings:
+    return Settings(c.beam, c.length_penalty, c.penalty_form, n_best, c.coverage_penalty, c.groups, c.diversity)
 
 
 def _tell(warning: str) -> None:
@@ -141,6 +167,7 @@ class Translator:
         constrain: Constrain | None = None,
         tag: str = "",
         sampling: Sampling | None = None,
+        prefixes: Iterable[str] | None = None,
         **decode: Any,
     ) -> Iterator[list[Translation]]:
         """The n best translations of each line, best first, in order; a blank line gives one blank translation.
@@ -149,8 +176,10 @@ class Translator:
         answers each line before it reads the next, as someone who types expects. `alignments` links the words of each
         translation with those of its line. `constrain` says of some lines what their translations may be. With
         `sampling`, translations are drawn instead of searched for, n of them; those of a line then follow from the line
-        and the seed alone. `tag` is put before each line, as in training text of a corpus with that tag. Raises
-        `NmtError` for one with symbols that the model does not know.
+        and the seed alone. `tag` is put before each line, as in training text of a corpus with that tag. `prefixes` are
+        what the translations begin with, one for each line, an empty one where they are free; scores count them. Raises
+        `NmtError` for a tag with symbols that the model does not know, `DataError` for more or fewer prefixes than
+        lines.
         """
         choices = redecide(self._decode, **decode)
         if n_best > choices.beam and sampling is None:
@@ -160,29 +189,60 @@ class Translator:
             )
         self._check_tag(tag)
         how = _How(choices, n_best, alignments, constrain, tag, sampling)
-        rest = iter(lines)
+        rest, starts = iter(lines), None if prefixes is None else iter(prefixes)
         number = 1
         while window := list(islice(rest, 1 if at_once else WINDOW * choices.batch_size)):
-            yield from self._window(window, number, how)
+            yield from self._window(window, number, how, self._forced(starts, number, len(window)))
+            number += len(window)
+        if starts is not None and next(starts, None) is not None:
+            raise DataError(f"there are more prefixes than the {number - 1} lines: give one for each line")
+
+    def score(self, pairs: Iterable[tuple[str, str]], *, tag: str = "", **decode: Any) -> Iterator[Forced]:
+        """What the model thinks of each line and its translation, in order: forced decoding.
+
+        The score is the one that `stream` gives a translation that it finds, as long as its tokens are those that its
+        text is cut into. A window of pairs is read ahead, as there. Raises `DataError` where a side is beyond learned
+        positions, and as `stream` does.
+        """
+        choices = redecide(self._decode, **decode)
+        self._check_tag(tag)
+        rest, number = iter(pairs), 1
+        while window := list(islice(rest, WINDOW * choices.batch_size)):
+            _, sources = self._read([line for line, _ in window], number, tag)
+            targets = self._said("translation", [text for _, text in window], number)
+            lengths = [max(map(len, pair)) for pair in zip(sources, targets, strict=True)]
+            found: dict[int, Forced] = {}
+            for batch in _batches(sorted(range(len(window)), key=lengths.__getitem__), lengths, choices.batch_size):
+                some = [sources[i] for i in batch], [targets[i] for i in batch]
+                with self.computing():
+                    found |= zip(batch, judge(self.models, *some, self.device, _settings(choices)), strict=True)
+            yield from (found[i] for i in range(len(window)))
             number += len(window)
 
-    def _window(self, lines: Sequence[str], number: int, how: _How) -> list[list[Translation]]:
-        """The translations of these lines, of which the first is line `number` of the input."""
-        if how.tag:
-            lines = [tagged(how.tag, line) if one_line(line) else "" for line in lines]
-        sources = self.tokenizers.source.encode(lines)
-        for place, source in enumerate(sources, number):
-            self._check_length(place, len(source))
+    def _window(
+        self, lines: Sequence[str], number: int, how: _How, forced: Sequence[Sequence[int]]
+    ) -> list[list[Translation]]:
+        """The translations of these lines, of which the first is line `number` of the input; they begin as `forced`."""
+        lines, sources = self._read(lines, number, how.tag)
         order = sorted((i for i, source in enumerate(sources) if source), key=lambda i: len(sources[i]))
         results = [[Translation("", 0.0)] for _ in lines]
-        for batch in _batches(order, [len(source) for source in sources], how.choices.batch_size):
+        for batch in _batches(order, [len(source) for source in sources], how.lines):
             texts = [lines[i] for i in batch]
-            found = self._batch([sources[i] for i in batch], texts, how)
+            found = self._batch([sources[i] for i in batch], texts, how, [forced[i] for i in batch])
             if how.alignments:
                 found = self._aligned(texts, found, len(how.tag.split()))
             for i, best in zip(batch, found, strict=True):
                 results[i] = best or [Translation("", -math.inf)]
         return results
+
+    def _read(self, lines: Sequence[str], number: int, tag: str) -> tuple[Sequence[str], list[list[int]]]:
+        """These lines with their tag, and their ids. Tells of those that are too long."""
+        if tag:
+            lines = [tagged(tag, line) if one_line(line) else "" for line in lines]
+        sources = self.tokenizers.source.encode(lines)
+        for place, source in enumerate(sources, number):
+            self._check_length(place, len(source))
+        return lines, sources
 
     def _check_tag(self, tag: str) -> None:
         known = self.tokenizers.source.symbols if tag else []
@@ -204,24 +264,61 @@ class Translator:
                 "translated whole, but may come out worse than if split into sentences"
             )
 
+    def _forced(self, prefixes: Iterator[str] | None, number: int, count: int) -> list[list[int]]:
+        """What the translations of so many lines, from line `number` on, begin with. Raises `DataError`."""
+        if prefixes is None:
+            return [[]] * count
+        texts = list(islice(prefixes, count))
+        if len(texts) < count:
+            last = number + len(texts) - 1
+            raise DataError(f"there are {last} prefixes, and more lines: give one for each line, an empty one for none")
+        return self._said("prefix", texts, number)
+
+    def _said(self, what: str, texts: Sequence[str], number: int) -> list[list[int]]:
+        """The ids of these texts as the model would say them. Raises `DataError` for one beyond learned positions."""
+        said = self.tokenizers.target.encode(texts)
+        for line, ids in enumerate(said, number):
+            if len(ids) > self._longest_output:
+                raise DataError(
+                    f"{what} {line} has {len(ids)} tokens, and this model, whose positions are learned, can say "
+                    f"{self._longest_output}: shorten it"
+                )
+        return said
+
+    @property
+    def _longest_output(self) -> int:
+        return min(model.longest_output for model in self.models)
+
     @torch.inference_mode()
-    def _batch(self, sources: Sequence[Sequence[int]], lines: Sequence[str], how: _How) -> list[list[Translation]]:
+    def _batch(
+        self, sources: Sequence[Sequence[int]], lines: Sequence[str], how: _How, forced: Sequence[Sequence[int]]
+    ) -> list[list[Translation]]:
         choices, sampling = how.choices, how.sampling
-        constraint = how.constrain(lines) if how.constrain else None
+        constraint = self._constraint(how, lines, forced)
         stream, lengths = pack_sources(sources)
-        most = min(model.longest_output for model in self.models)
-        limits = [min(len(source) + choices.max_extra, most) for source in sources]
+        wanted = (max(choices.limit(len(s)), len(prefix)) for s, prefix in zip(sources, forced, strict=True))
+        limits = [min(limit, self._longest_output) for limit in wanted]
         with self.computing():
             cut, tokens = Cut.of(lengths, self.device), torch.from_numpy(stream).to(self.device)
-            steps = Ensemble.of([start(tokens, cut) for start in self._starts()])
+            watching = choices.coverage_penalty and not sampling  # of the engines only the plain one can
+            starts = [partial(WatchedDecoding, model) for model in self.models] if watching else self._starts()
+            steps = Ensemble.of([start(tokens, cut) for start in starts])
             if sampling:
                 keys = [_key(sampling.seed, source) for source in sources]
                 found = sample(steps, limits, sampling, keys, how.n_best, self.device, constraint)
             else:
-                settings = Settings(choices.beam, choices.length_penalty, choices.penalty_form, how.n_best)
-                found = beam_search(steps, limits, settings, self.device, constraint)
+                found = beam_search(steps, limits, _settings(choices, how.n_best), self.device, constraint)
         texts = iter(self.tokenizers.target.decode([h.ids for hypotheses in found for h in hypotheses]))
         return [[Translation(next(texts), h.score) for h in hypotheses] for hypotheses in found]
+
+    def _constraint(self, how: _How, lines: Sequence[str], forced: Sequence[Sequence[int]]) -> Constraint | None:
+        """What may be said of these lines, whose translations begin as `forced`."""
+        constraints: list[Constraint] = [Judged(how.constrain(lines))] if how.constrain else []
+        if how.choices.min_length:
+            constraints.append(MinLength(how.choices.min_length))
+        if how.choices.no_repeat_ngram:
+            constraints.append(NoRepeat(how.choices.no_repeat_ngram))
+        return together(constraints, forced, self.device)
 
     def _aligned(
         self, lines: Sequence[str], found: Sequence[Sequence[Translation]], tags: int
