@@ -98,3 +98,13 @@ def test_memory_and_speed_of_preparing_are_measured(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert all(20 < one["parent_mb"] < 500 for one in found["memory"])
     assert all(seconds > 0 for each in found["speed"]["cpu_seconds"].values() for seconds in each)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="memory is read from /proc")
+def test_a_pipe_is_measured() -> None:
+    ran = run("--lines", 300, "--", "--batch-size", 8, script="streaming.py")
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout.splitlines()[-1])
+    assert found["lines"] == 300
+    assert 50 < found["warm_mb"] <= found["largest_mb"] < found["warm_mb"] + 50
+    assert 0 <= found["furthest_ahead"] < 300 < found["limit"]

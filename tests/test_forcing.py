@@ -132,7 +132,7 @@ def test_samples_and_several_translations_begin_with_the_prefix_too(translator: 
 def test_prefixes_that_are_not_as_many_as_lines_are_told(trained: Shell, tmp_path: Path) -> None:
     (tmp_path / "two").write_bytes(text(["Die", ""]))
     asked = ("translate", "run/model", "--prefix", tmp_path / "two")
-    assert "there are 2 prefixes, and more lines" in trained.fails(*asked, stdin=text(["a", "b", "c"]))
+    assert "line 3 has no prefix" in trained.fails(*asked, stdin=text(["a", "b", "c"]))
     assert "there are more prefixes than the 1 lines" in trained.fails(*asked, stdin=text(["a"]))
     assert "only once" in trained.fails("translate", "run/model", "--prefix", "-", stdin=text(["a"]))
 

@@ -22,7 +22,7 @@ from nmt import recipe as recipes
 from nmt.errors import DataError, NmtError, OutputError
 from nmt.evaluation import closest
 from nmt.growing import job as jobs
-from nmt.growing.job import Job, Part, Row, named, run
+from nmt.growing.job import Job, Part, Row, run
 from nmt.processes import Shard
 
 GREEDY = ("--device", "cpu", "--precision", "fp32", "--beam", 1)
@@ -79,7 +79,7 @@ def test_the_shards_one_after_another_are_the_whole(tmp_path: Path, of: int) -> 
     quietly(shouting(tmp_path / "whole"))
     shards = [Shard(number, of) for number in range(1, of + 1)]
     for shard in random.Random(of).sample(shards, of):
-        quietly(shouting(Path(named(str(tmp_path / "part"), shard)), shard=shard))
+        quietly(shouting(Path(shard.named(str(tmp_path / "part"))), shard=shard))
     assert Shouting.done.total() == 2 * len(LINES)
     for side in "ab":
         if of > 1:
@@ -237,7 +237,7 @@ def test_two_at_once_in_one_place_are_told(tmp_path: Path) -> None:
 
 
 def test_the_names_of_shards_are_in_their_order() -> None:
-    names = [named("out", Shard(number, 12)) for number in range(1, 13)]
+    names = [Shard(number, 12).named("out") for number in range(1, 13)]
     assert names == sorted(names)
     assert names[1] == "out.02-of-12"
 

@@ -26,7 +26,11 @@ Output = Annotated[
 Several = Annotated[int, typer.Option("--n-best", min=1, help="Write N translations of each line, N pairs.")]
 ShardOf = Annotated[
     str,
-    typer.Option("--shard", metavar="I/N", help="Do part I of N only; all, one after another, are the whole."),
+    typer.Option(
+        "--shard",
+        metavar="I/N",
+        help="Do part I of N only; all, one after another, are the whole. auto asks torchrun or srun.",
+    ),
 ]
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Processes that translate on a CPU, one thread each. [one per core]")

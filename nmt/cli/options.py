@@ -3,7 +3,8 @@
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
@@ -28,10 +29,18 @@ Changes = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:N, or auto: the GPU if there is one.")]
-Precision = Annotated[str, typer.Option(help="fp32, bf16, or auto: bf16 where the device has it in hardware.")]
+Precision = Annotated[str, typer.Option(help="fp32, bf16, int8, or auto: bf16 where the device has it in hardware.")]
 Beam = Annotated[int | None, typer.Option(min=1, help="Hypotheses kept for each sentence; 1 is greedy. [recipe's]")]
 Penalty = Annotated[float | None, typer.Option(min=0, help="Exponent α of the length penalty. [recipe's]")]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Sentences translated at once. [recipe's]")]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help="Processes that translate on a CPU. [one per core, once there is enough to do]"),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, help="Threads of each worker; given alone, of this process, which has no workers. [1]"),
+]
 Others = Annotated[
     list[Path] | None,
     typer.Option(
@@ -161,3 +170,29 @@ def watched(
     hidden = not sys.stderr.isatty()
     bar: Iterable[T] = tqdm(lines, what, total, unit=f" {unit}", disable=hidden, smoothing=0.1, dynamic_ncols=True)
     return bar
+
+
+def shown() -> bool:
+    """Whether there is a terminal to show on how far the work has come."""
+    return sys.stderr.isatty()
+
+
+@contextmanager
+def progress(total: int | None, what: str = "translating", show: bool = True) -> Iterator[Callable[[int], object]]:
+    """Gives what is told how many more lines are done, and is to `show` it by a bar, on standard error if `shown`."""
+    from tqdm import tqdm
+
+    with tqdm(
+        desc=what, total=total, unit=" lines", disable=not (show and shown()), smoothing=0.1, dynamic_ncols=True
+    ) as bar:
+        yield bar.update
+
+
+def hands(workers: int | None, threads: int | None) -> dict[str, Any]:
+    """How many workers share the work, with how many threads each; threads alone are those of this process."""
+    if threads is None or (workers or 1) > 1:
+        return {"workers": workers, "threads": threads or 1}
+    import torch
+
+    torch.set_num_threads(threads)
+    return {"workers": 1}

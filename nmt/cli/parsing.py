@@ -2,14 +2,14 @@
 
 import json
 import sys
-from collections.abc import Iterable
-from itertools import tee
+from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from nmt.cli.options import BatchSize, Beam, Device, Penalty, Precision, given, model_of, watched
+from nmt.cli.options import BatchSize, Beam, Device, Penalty, Precision, given, model_of, progress
 from nmt.errors import NmtError
 
 MANY_TOKENS = "brackets are several tokens in this model (tokenizer.split_by_unicode_script: false makes them one)"
@@ -49,29 +49,34 @@ def parse(
     nmt parse RECIPE < test.words > test.parsed
     """
     from nmt.parsing import Grammar, Tally, parses
-    from nmt.text import read_lines
+    from nmt.text import lines_of
     from nmt.translation import Translator
 
     folder, choices = model_of(model)
     translator = Translator.load(folder, device, precision)
     choices |= given(beam=beam, length_penalty=length_penalty, batch_size=batch_size)
-    typed = not files and sys.stdin.isatty()
-    lines: Iterable[str] = (line for file in files or ["-"] for line in read_lines(file))
-    lines, again = tee(lines if typed else watched(lines, what="parsing"))
+    read = deque[str]()  # whose parses are still to come
+    lines = lines_of(files or ["-"], read.append)
     tokenizer = translator.tokenizers.target
     grammar = Grammar(tokenizer.pieces(range(tokenizer.vocab_size)))
     if not (free or grammar.usable):
         print(f"{MANY_TOKENS}: the search is free, and more will need repair", file=sys.stderr)
     constrain = grammar.over if grammar.usable and not free else None
-    said = (best.text for (best,) in translator.stream(lines, at_once=typed, constrain=constrain, **choices))
     tally = Tally()
-    for found in parses(again, said):
-        tally.add(found)
-        print(found.said if raw else found.tree or "", flush=typed)
+    with progress(None, "parsing", not sys.stdout.isatty()) as done:
+        said = (best.text for (best,) in translator.stream(lines, constrain=constrain, done=done, **choices))
+        for found in parses(_popped(read), said):
+            tally.add(found)
+            print(found.said if raw else found.tree or "", flush=True)
     if not raw:
         print(tally.summary, file=sys.stderr)
     if tally.warning:
         print(tally.warning, file=sys.stderr)
+
+
+def _popped(lines: deque[str]) -> Iterator[str]:
+    while lines:
+        yield lines.popleft()
 
 
 def evalb(

@@ -2,10 +2,12 @@
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -19,12 +21,23 @@ from nmt.cli.options import (
     Penalty,
     Precision,
     Search,
+    Threads,
+    Workers,
     given,
+    hands,
     model_of,
+    progress,
+    shown,
     spread,
     watched,
 )
-from nmt.errors import NmtError, RecipeError
+from nmt.errors import DataError, NmtError, RecipeError
+from nmt.files import whole_file
+
+if TYPE_CHECKING:
+    from nmt.processes import Shard
+    from nmt.text import Share
+    from nmt.translation import Translation
 
 NBest = Annotated[
     int, typer.Option(min=1, help="Print N translations a line, as 'line ||| text ||| score', lines from 0.")
@@ -44,6 +57,36 @@ Mbr = Annotated[
 ONCE = "-: standard input can be read only once: name files for the others"
 
 
+@dataclass(frozen=True)
+class Sharing:
+    """Who does which part of the work, and where that goes."""
+
+    workers: Workers = None
+    threads: Threads = None
+    shard: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="Translate part I of N of the files; auto asks torchrun or srun. [all]"),
+    ] = None
+    output: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Write to a file, or for a part FILE.I-of-N. [standard output]")
+    ] = None
+
+    @property
+    def hands(self) -> dict[str, Any]:
+        """How many workers there are, with how many threads each."""
+        return hands(self.workers, self.threads)
+
+    @property
+    def part(self) -> "Shard":
+        """The part that is asked for, or is this process's among those of torchrun. Raises `NmtError`."""
+        from nmt.processes import Shard
+
+        part = Shard.of_torchrun() if self.shard is None else Shard.parse(self.shard)
+        if part.total > 1 and not self.output and self.shard in (None, "auto"):
+            raise NmtError("several processes would write to one standard output: add --output FILE (for FILE.1-of-N)")
+        return part
+
+
 @spread
 def translate(
     model: Annotated[Path, typer.Argument(readable=False, help="A model folder, or the recipe that made it.")],
@@ -58,6 +101,7 @@ def translate(
     search: Search,
     drawing: Drawing,
     batch_size: BatchSize = None,
+    sharing: Sharing,
     device: Device = "auto",
     precision: Precision = "auto",
 ) -> None:
@@ -68,35 +112,70 @@ def translate(
     nmt translate MODEL --with ANOTHER < in.txt > out.txt
 
     nmt translate MODEL --mbr 64 < in.txt > out.txt
+
+    Lines that come one by one are answered one by one; the more are waiting, the more are translated at once.
     """
-    from nmt.text import read_lines
+    from nmt.text import Share, lines_of, share_of
     from nmt.translation import Translator, least_risk
 
     folder, choices = model_of(model)
-    sources = files or ["-"]
-    if prefix == "-" and "-" in sources:
+    part, paths = sharing.part, files or ["-"]
+    if prefix == "-" and "-" in paths:
         raise NmtError(ONCE)
     if mbr and n_best > mbr:
         raise NmtError(f"--n-best {n_best} is more than the {mbr} samples of a line: --mbr {n_best} draws as many")
-    translator = Translator.load(folder, device, precision, [model_of(other)[0] for other in others or ()])
     how: dict[str, Any] = {"tag": tag, "alignments": alignments, "sampling": drawing.sampling(mbr is not None)}
-    choices |= given(**vars(search), batch_size=batch_size, prefixes=None if prefix is None else read_lines(prefix))
-    typed = not files and sys.stdin.isatty()
-    lines: Iterable[str] = (line for file in sources for line in read_lines(file))
-    lines = lines if typed else watched(lines)
-    for number, found in enumerate(translator.stream(lines, mbr or n_best, at_once=typed, **how, **choices)):
-        best = least_risk(found, n_best) if mbr else found
-        sys.stdout.write("".join(_told(number, t, n_best > 1, alignments) for t in best))
-        if typed:
-            sys.stdout.flush()
+    lines = lines_of(paths)  # what is piped in is read while the model is
+    translator = Translator.load(folder, device, precision, [model_of(other)[0] for other in others or ()])
+    choices |= given(**vars(search), batch_size=batch_size)
+    share = Share(lines, 0, None) if part.total == 1 else share_of(paths, part, translator.window(**choices))
+    how |= {"prefixes": _prefixes(prefix, share, part), "first": share.first + 1, **sharing.hands, **choices}
+    with (
+        _output(sharing.output, part) as out,
+        progress(_total(share, paths), show=not out.isatty()) as done,
+        closing(translator.stream(share.lines, mbr or n_best, done=done, **how)) as stream,
+    ):
+        for number, found in enumerate(stream, share.first):
+            best = least_risk(found, n_best) if mbr else found
+            out.write("".join(_told(number, one, n_best > 1, alignments) for one in best))
+            out.flush()  # whoever sent the line may be waiting
 
 
-def _told(number: int, t: Any, several: bool, alignments: bool) -> str:
-    """A translation as it is printed."""
+def _prefixes(path: str | None, share: "Share", part: "Shard") -> Iterable[str] | None:
+    """The prefixes of the lines of a share; of the last share all that are left, so that one too many is told."""
+    from nmt.text import read_lines
+
+    if path is None:
+        return None
+    end = None if share.total is None or part.number == part.total else share.first + share.total
+    return islice(read_lines(path), share.first, end)
+
+
+def _total(share: "Share", paths: Sequence[str]) -> int | None:
+    """How many lines there are to translate, if that is to be shown and known."""
+    from nmt.text import count_lines
+
+    with suppress(DataError):  # which will be told when its line comes
+        return share.total if share.total is not None or not shown() else count_lines(paths)
+    return None
+
+
+@contextmanager
+def _output(path: str | None, part: "Shard") -> Iterator[IO[str]]:
+    """Where translations go."""
+    if path is None:
+        yield sys.stdout
+        return
+    with whole_file(part.named(path), "w") as file:
+        yield file
+
+
+def _told(number: int, t: "Translation", scored: bool, aligned: bool) -> str:
+    """A translation as it is printed: with its line and score, and with its links, if these are asked for."""
     from nmt.translation import pharaoh
 
-    fields = [str(number), t.text, f"{t.score:.4f}"] if several else [t.text]
-    return " ||| ".join([*fields, pharaoh(t.alignment)] if alignments else fields) + "\n"
+    fields = [str(number), t.text, f"{t.score:.4f}"] if scored else [t.text]
+    return " ||| ".join([*fields, pharaoh(t.alignment)] if aligned else fields) + "\n"
 
 
 @dataclass(frozen=True)
@@ -138,6 +217,8 @@ def score(
     changes: Changes = None,
     beam: Beam = None,
     length_penalty: Penalty = None,
+    workers: Workers = None,
+    threads: Threads = None,
     device: Device = "auto",
     precision: Precision = "auto",
 ) -> None:
@@ -155,8 +236,9 @@ def score(
     """
     how, choices = {"tokenize": tokenize, "lowercase": lowercase}, given(beam=beam, length_penalty=length_penalty)
     if judging.model_score:
-        if reference or as_json or judging.source is None:
-            raise NmtError("--model-score needs --source FILE, and goes with neither --reference nor --json")
+        if reference or as_json or workers or judging.source is None:
+            raise NmtError("--model-score needs --source FILE, and goes with none of --reference, --json, --workers")
+        hands(1, threads)
         _print_judged(judging, judging.source, hypotheses, choices, device, precision)
         return
     if judging != Judging():
@@ -166,6 +248,7 @@ def score(
     elif len(hypotheses) > 1:
         raise NmtError("several files to score need --reference FILE; without it, name one recipe")
     else:
+        choices |= hands(workers, threads)
         scored = _score_recipe(Path(hypotheses[0]), changes or [], how, show, choices, device, precision)
     _print_scored(scored, as_json, named=not reference)
 
@@ -237,5 +320,5 @@ def _score_recipe(
     translator = Translator.load(recipes.Layout.of(recipe).model, device, precision)
     return [
         (test.name, score(test.references, {recipe.run: test.translations}, **how), test.samples(show))
-        for test in translate_test_sets(recipe, translator, watched, **choices)
+        for test in translate_test_sets(recipe, translator, progress, **choices)
     ]

@@ -7,7 +7,7 @@ for, Edunov et al. 2018. Tagged (Caswell et al. 2019) they become in the recipe 
 from collections.abc import Sequence
 from pathlib import Path
 
-from nmt.growing.job import Row, named
+from nmt.growing.job import Row
 from nmt.growing.translating import Grown, How, grow, lines_of
 from nmt.translation import Translation
 
@@ -20,7 +20,7 @@ def backtranslate(files: Sequence[str], prefix: str, how: How) -> Grown:
     counted. Raises `DataError`, `ModelError`, `OutputError`, and `NmtError` where what is there was made otherwise.
     """
     data = how.recipe.data
-    copies, read = lines_of(files, named(prefix, how.shard))
+    copies, read = lines_of(files, how.shard.named(prefix))
     grown = grow(prefix, (data.target, data.source), read, _turned, how, {"command": "backtranslate"})
     for copy in copies:
         Path(copy).unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nmt.errors import NmtError
 from nmt.evaluation import closest
-from nmt.growing.job import Row, named
+from nmt.growing.job import Row
 from nmt.growing.translating import Grown, How, grow, lines_of
 from nmt.recipe import Data, redecide
 from nmt.text import read_pairs
@@ -47,7 +47,7 @@ def distill(files: Sequence[str], prefix: str, how: How, data: Data | None = Non
         how = replace(how, n_best=redecide(how.recipe.decode, **how.decode).beam)
     if measure and how.n_best == 1:
         raise NmtError("--closest: needs several translations to choose from: widen the beam, or add --n-best N")
-    copies, read = lines_of(files, named(prefix, how.shard)) if files else ([], _pairs(data))
+    copies, read = lines_of(files, how.shard.named(prefix)) if files else ([], _pairs(data))
     depends = {"command": "distill", "closest": measure}
     grown = grow(prefix, (own.source, own.target), read, _Taught(measure), how, depends)
     for copy in copies:

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from nmt.data.prepare import Report, tell
 from nmt.errors import DataError, NmtError, OutputError
 from nmt.files import alone_in, output_error, read_json, whole_file, whole_folder, write_json
-from nmt.processes import Shard, working
+from nmt.processes import WHOLE, Shard, working
 
 FORMAT = 1
 JOB = "job.json"
@@ -40,19 +40,6 @@ class Part(NamedTuple):
 
 
 Do = Callable[[list[Row]], Part]
-
-
-def named(prefix: str, shard: Shard) -> str:
-    """The prefix of a shard's files; in the order of their names they are in the order of the text."""
-    return prefix if shard.total == 1 else f"{prefix}.{shard.number:0{len(str(shard.total))}}-of-{shard.total}"
-
-
-def share(shard: Shard, chunks: int) -> range:
-    """Which of so many chunks are a shard's own: some in a row, so that all shards one after another are the whole."""
-    return range(chunks * (shard.number - 1) // shard.total, chunks * shard.number // shard.total)
-
-
-WHOLE = Shard(1, 1)
 
 
 class Finished(NamedTuple):
@@ -107,7 +94,7 @@ def run(job: Job, workers: int, force: bool = False, report: Report = tell) -> F
     be used, and `NmtError` where what is there was made of something else.
     """
     lines, digest = _measured(job.read())
-    chunks = share(job.shard, -(-lines // job.chunk))
+    chunks = job.shard.share(-(-lines // job.chunk))
     depends = {**job.depends, "shard": str(job.shard), "chunk": job.chunk, "input": digest}
     job_record = {"format": FORMAT, **depends}
     if not force and _is_finished(job, job_record):

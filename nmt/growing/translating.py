@@ -12,10 +12,10 @@ import torch
 from nmt.data.prepare import tell
 from nmt.data.shards import sha256
 from nmt.errors import DataError
-from nmt.growing.job import WHOLE, Finished, Job, Part, Row, named, run
+from nmt.growing.job import Finished, Job, Part, Row, run
 from nmt.model.device import pick_device, pick_precision
 from nmt.model.folder import read_recipe
-from nmt.processes import Shard, cores
+from nmt.processes import WHOLE, Shard, cores
 from nmt.recipe import Corpus, Decode, Recipe, redecide
 from nmt.recipe.yaml12 import write
 from nmt.search import Sampling
@@ -96,7 +96,7 @@ def grow(
     precision = str(pick_precision(how.precision, device)).removeprefix("torch.")
     decode = redecide(how.recipe.decode, **how.decode)
     job = Job(
-        named(prefix, how.shard),
+        how.shard.named(prefix),
         languages,
         read,
         partial(_Translating, how, decode.model_dump(), rows),
@@ -113,7 +113,7 @@ def grow(
     workers = 1 if device.type != "cpu" else how.workers or cores()
     finished = run(job, workers, how.force)
     total = how.shard.total
-    others = (named(prefix, Shard(number, total)) for number in range(1, total + 1))
+    others = (Shard(number, total).named(prefix) for number in range(1, total + 1))
     grown = Grown(list(others), finished, languages)
     tell(f"{job.files[0]}: {grown.summary}")
     return grown

@@ -1,5 +1,6 @@
 """Which device, and in which precision."""
 
+import os
 import re
 
 import torch
@@ -10,17 +11,28 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device of that name; `auto` is the GPU if there is one. DeviceError if it is not there."""
+    """The device of that name; `auto` is the GPU if there is one. DeviceError if it is not there.
+
+    Of several processes that torchrun or srun has started on one machine, each gets a GPU of its own, if no number is
+    named.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
         raise DeviceError(f"no device is called {name!r}: use cpu, cuda, cuda:N for one of several GPUs, or auto")
-    device = torch.device(name)
+    device = torch.device(name + _own_number() if name == "cuda" else name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise DeviceError(f"{name}: this machine has no GPU that PyTorch {torch.__version__} can use; use --device cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise DeviceError(f"{name}: this machine has {torch.cuda.device_count()} GPU(s), numbered from 0")
     return device
+
+
+def _own_number() -> str:
+    """What to add to the name of a GPU for that of this process; srun may have left it only one to see."""
+    local = os.environ.get("SLURM_LOCALID", "") if torch.cuda.device_count() > 1 else ""
+    local = os.environ.get("LOCAL_RANK", local)
+    return local and f":{local}"
 
 
 def pick_precision(name: str, device: torch.device) -> torch.dtype:

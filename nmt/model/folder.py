@@ -54,14 +54,18 @@ def save(path: str | Path, recipe: Recipe, tokenizers: Tokenizers, weights: dict
 
 
 def load(path: str | Path, device: torch.device | str = "cpu") -> ModelFolder:
-    """Reads a model folder, in fp32 and ready to translate. Raises `ModelError`."""
+    """Reads a model folder, in fp32 and ready to translate. Raises `ModelError`.
+
+    On a CPU the weights are the file itself, mapped into memory: all processes that read it share one copy.
+    """
     folder = Path(path)
     recipe = read_recipe(folder)
     tokenizers = Tokenizers.load(folder)
     with _Undrawn():
         model = build(recipe, tokenizers)
     try:
-        set_weights(model, read_weights(folder / WEIGHTS), folder / WEIGHTS)
+        for parameter, weight in _fitting(model, read_weights(folder / WEIGHTS), folder / WEIGHTS):
+            parameter.data = weight.to(parameter.dtype)
     except ModelError as error:
         raise ModelError(f"{error}: copy the model again, or make it with `nmt average`") from None
     return ModelFolder(recipe, tokenizers, model.to(device).eval())
@@ -104,6 +108,12 @@ def weights_of(model: Transformer) -> dict[str, Tensor]:
 
 def set_weights(model: Transformer, weights: dict[str, Tensor], origin: Path) -> None:
     """Copies the weights read from `origin` into the model. Raises `ModelError` where they are not this model's."""
+    with torch.no_grad():
+        for parameter, weight in _fitting(model, weights, origin):
+            parameter.copy_(weight)
+
+
+def _fitting(model: Transformer, weights: dict[str, Tensor], origin: Path) -> list[tuple[nn.Parameter, Tensor]]:
     parameters = dict(model.named_parameters())
     if missing := parameters.keys() ^ weights.keys():
         raise ModelError(f"{origin}: not the weights of this recipe's model: {sorted(missing)[0]} is on one side only")
@@ -111,8 +121,7 @@ def set_weights(model: Transformer, weights: dict[str, Tensor], origin: Path) ->
         if parameter.shape != weights[name].shape:
             found, wanted = list(weights[name].shape), list(parameter.shape)
             raise ModelError(f"{origin}: {name} has the shape {found}, where the recipe asks for {wanted}")
-        with torch.no_grad():
-            parameter.copy_(weights[name])
+    return [(parameter, weights[name]) for name, parameter in parameters.items()]
 
 
 def write_weights(path: Path, weights: dict[str, Tensor]) -> None:

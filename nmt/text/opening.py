@@ -102,14 +102,22 @@ def opened(path: str | Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def raw(path: str | Path) -> Iterator[io.BufferedReader]:
-    """The bytes of a file as they are; "-" is standard input. Raises `OSError`, `DataError` where that is closed."""
+    """The bytes of a file as they are; "-" is standard input. Raises `OSError`, `DataError` where that is closed.
+
+    Standard input is read through a buffer of our own: Python's would be locked by a thread that waits for more, and
+    Python cannot end while it is.
+    """
     if str(path) != "-":
         with open(path, "rb") as file:
             yield file
     elif sys.stdin is None:
         raise DataError("standard input is closed: name a file instead of -")
     else:
-        yield cast(io.BufferedReader, sys.stdin.buffer)
+        buffer = io.BufferedReader(cast(io.BufferedReader, sys.stdin.buffer).raw)
+        try:
+            yield buffer
+        finally:
+            buffer.detach()
 
 
 def keep_standard_input(path: Path) -> None:

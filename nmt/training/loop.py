@@ -30,7 +30,7 @@ from nmt.training.journal import Journal
 from nmt.training.learner import Learner, Sums
 from nmt.training.stopping import TIME_IS_UP, Stopping
 from nmt.training.validation import Validation
-from nmt.training.world import World, joined, own_device
+from nmt.training.world import World, joined
 
 
 def train(recipe: Recipe, device: str = "auto", seconds: float | None = None) -> signal.Signals | None:
@@ -40,7 +40,7 @@ def train(recipe: Recipe, device: str = "auto", seconds: float | None = None) ->
     Raises `DataError`, `CheckpointError`, `DeviceError`, `OutputError`, and `TrainingError` where the numbers do not
     stay finite.
     """
-    where = own_device(pick_device(device))
+    where = pick_device(device)
     with joined(where) as world:
         training = Training(recipe, where, world)
         alone = alone_in(training.layout.checkpoints) if world.first else nullcontext()

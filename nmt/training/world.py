@@ -73,13 +73,6 @@ def joined(device: torch.device) -> Iterator[World]:
         dist.destroy_process_group()
 
 
-def own_device(device: torch.device) -> torch.device:
-    """The device of this process, where several of one machine are told to take any GPU: each takes its own."""
-    if device.type == "cuda" and device.index is None and "LOCAL_RANK" in os.environ:
-        return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-    return device
-
-
 def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
     """The tensors in groups of about `BUCKET` numbers, each of one type."""
     bucket: list[Tensor] = []

@@ -1,6 +1,7 @@
 """The test sets of a recipe, translated."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,8 +11,8 @@ from nmt.recipe import Layout, Recipe, tag_of
 from nmt.text import read_pairs
 from nmt.translation.translator import Translator
 
-Watch = Callable[[Iterable[str], int, str], Iterable[str]]
-"""Is given lines, their number and what is done with them; gives them on, and shows how far they have come."""
+Watch = Callable[[int, str], AbstractContextManager[Callable[[int], object]]]
+"""Is given a number of lines and what is done with them; gives what is to be told how many more are done."""
 
 
 class Translated(NamedTuple):
@@ -32,12 +33,16 @@ class Translated(NamedTuple):
 
 
 def translate_test_sets(
-    recipe: Recipe, translator: Translator, watch: Watch = lambda lines, total, what: lines, **decode: Any
+    recipe: Recipe,
+    translator: Translator,
+    watch: Watch = lambda lines, what: nullcontext(lambda done: None),
+    **how: Any,
 ) -> Iterator[Translated]:
     """Each of the recipe's test sets, translated; the translations are also written to RUN/translations.
 
-    Keywords override keys of the recipe's `decode` section. Raises `RecipeError` where the recipe names no test set,
-    `DataError` for text that cannot be used, `OutputError` for a file that cannot be written.
+    Keywords are those of `Translator.stream`, and override keys of the recipe's `decode` section. Raises `RecipeError`
+    where the recipe names no test set, `DataError` for text that cannot be used, `OutputError` for a file that cannot
+    be written.
     """
     data, folder = recipe.data, Layout.of(recipe).translations
     if not data.test:
@@ -47,8 +52,9 @@ def translate_test_sets(
         if not pairs:
             raise DataError(f"data.test.{name}: the corpus is empty: there is nothing to score")
         sources, references = map(list, zip(*pairs, strict=True))
-        watched = watch(sources, len(sources), f"translating {name}")
-        translations = translator.translate(watched, tag=tag_of(corpus), **(recipe.decode.model_dump() | decode))
+        with watch(len(sources), f"translating {name}") as done:
+            choices = recipe.decode.model_dump() | {"tag": tag_of(corpus), "done": done} | how
+            translations = translator.translate(sources, **choices)
         make_folder(folder)
         _write(folder / f"{name}.{data.of(corpus).target}", translations)
         yield Translated(name, sources, references, translations)

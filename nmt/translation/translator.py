@@ -3,7 +3,7 @@
 import hashlib
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -38,10 +38,9 @@ from nmt.search import (
 )
 from nmt.text import Tokenizers, one_line, tagged
 from nmt.translation.alignment import Links, align
+from nmt.translation.batching import WINDOW, Batch, Flow, Window, cut, windows
 from nmt.translation.forcing import Forced, judge
-
-WINDOW = 32  # batches of lines read ahead and sorted by length
-LONG = 128  # tokens a line, from which on fewer lines make a batch, so that its memory stays what it was
+from nmt.translation.workers import Hands
 
 
 class Translation(NamedTuple):
@@ -58,6 +57,14 @@ class Translation(NamedTuple):
 
 Constrain = Callable[[Sequence[str]], Judge]
 """Gives for lines who judges what may be said of them."""
+
+
+class _Source(NamedTuple):
+    """A line to be translated, with its tags, its tokens, and those that its translation begins with."""
+
+    line: str
+    tokens: Sequence[int]
+    forced: Sequence[int] = ()
 
 
 class _How(NamedTuple):
@@ -107,6 +114,7 @@ class Translator:
         self._warn = warn
         self._longest = longest
         self._engines: list[Callable[[torch.Tensor, Cut], Steps]] = []
+        self._again: Callable[[], Translator] | None = None  # how another process gets the same one
 
     @classmethod
     def load(
@@ -120,6 +128,7 @@ class Translator:
         where = pick_device(device)
         recipe, tokenizers, model = load(folder, where)
         translator = cls.of(model, tokenizers, recipe, where, pick_precision(precision, where))
+        translator._again = partial(cls.load, folder, device, precision, others)
         for other in others:
             found = load(other, where)
             if found.tokenizers.models != tokenizers.models:
@@ -162,24 +171,31 @@ class Translator:
         lines: Iterable[str],
         n_best: int = 1,
         *,
-        at_once: bool = False,
         alignments: bool = False,
         constrain: Constrain | None = None,
         tag: str = "",
         sampling: Sampling | None = None,
         prefixes: Iterable[str] | None = None,
+        workers: int | None = 1,
+        threads: int = 1,
+        first: int = 1,
+        done: Callable[[int], object] = lambda lines: None,
         **decode: Any,
-    ) -> Iterator[list[Translation]]:
+    ) -> Generator[list[Translation], None, None]:
         """The n best translations of each line, best first, in order; a blank line gives one blank translation.
 
-        Reads a window of lines ahead and sorts it by length, so memory does not grow with the input; with `at_once` it
-        answers each line before it reads the next, as someone who types expects. `alignments` links the words of each
-        translation with those of its line. `constrain` says of some lines what their translations may be. With
-        `sampling`, translations are drawn instead of searched for, n of them; those of a line then follow from the line
-        and the seed alone. `tag` is put before each line, as in training text of a corpus with that tag. `prefixes` are
-        what the translations begin with, one for each line, an empty one where they are free; scores count them. Raises
-        `NmtError` for a tag with symbols that the model does not know, `DataError` for more or fewer prefixes than
-        lines.
+        Reads a window of lines ahead and sorts it by length, so memory does not grow with the input. Of lines that are
+        `Arriving` it takes as many as have come, and never waits for more while it owes an answer. `alignments` links
+        the words of each translation with those of its line. `constrain` says of some lines what their translations may
+        be. With `sampling`, translations are drawn instead of searched for, n of them; those of a line then follow from
+        the line and the seed alone. `tag` is put before each line, as in training text of a corpus with that tag.
+        `prefixes` are what the translations begin with, one for each line, an empty one where they are free; scores
+        count them.
+
+        On a CPU, so many `workers` share the work, processes of so many `threads` each; None is one per core, once
+        there is so much to do that they pay. Their number changes no translation. `done` is told how many more lines
+        are done. Messages count the lines from `first`. Raises `NmtError` also for a tag with symbols that the model
+        does not know, and where a worker dies; `DataError` for more or fewer prefixes than lines.
         """
         choices = redecide(self._decode, **decode)
         if n_best > choices.beam and sampling is None:
@@ -189,13 +205,10 @@ class Translator:
             )
         self._check_tag(tag)
         how = _How(choices, n_best, alignments, constrain, tag, sampling)
-        rest, starts = iter(lines), None if prefixes is None else iter(prefixes)
-        number = 1
-        while window := list(islice(rest, 1 if at_once else WINDOW * choices.batch_size)):
-            yield from self._window(window, number, how, self._forced(starts, number, len(window)))
-            number += len(window)
-        if starts is not None and next(starts, None) is not None:
-            raise DataError(f"there are more prefixes than the {number - 1} lines: give one for each line")
+        hands = Hands(self.device, workers, threads, several=self._again is not None)
+        flow = Flow(self._windows(lines, prefixes, first, how, hands), done)
+        with hands.at_work(partial(self._answer, how=how), partial(_another, self._again, how, threads), flow) as work:
+            yield from flow.through(work)
 
     def score(self, pairs: Iterable[tuple[str, str]], *, tag: str = "", **decode: Any) -> Iterator[Forced]:
         """What the model thinks of each line and its translation, in order: forced decoding.
@@ -212,28 +225,44 @@ class Translator:
             targets = self._said("translation", [text for _, text in window], number)
             lengths = [max(map(len, pair)) for pair in zip(sources, targets, strict=True)]
             found: dict[int, Forced] = {}
-            for batch in _batches(sorted(range(len(window)), key=lengths.__getitem__), lengths, choices.batch_size):
+            for batch in cut(sorted(range(len(window)), key=lengths.__getitem__), lengths, choices.batch_size):
                 some = [sources[i] for i in batch], [targets[i] for i in batch]
                 with self.computing():
                     found |= zip(batch, judge(self.models, *some, self.device, _settings(choices)), strict=True)
             yield from (found[i] for i in range(len(window)))
             number += len(window)
 
-    def _window(
-        self, lines: Sequence[str], number: int, how: _How, forced: Sequence[Sequence[int]]
-    ) -> list[list[Translation]]:
-        """The translations of these lines, of which the first is line `number` of the input; they begin as `forced`."""
-        lines, sources = self._read(lines, number, how.tag)
-        order = sorted((i for i, source in enumerate(sources) if source), key=lambda i: len(sources[i]))
-        results = [[Translation("", 0.0)] for _ in lines]
-        for batch in _batches(order, [len(source) for source in sources], how.lines):
-            texts = [lines[i] for i in batch]
-            found = self._batch([sources[i] for i in batch], texts, how, [forced[i] for i in batch])
-            if how.alignments:
-                found = self._aligned(texts, found, len(how.tag.split()))
-            for i, best in zip(batch, found, strict=True):
-                results[i] = best or [Translation("", -math.inf)]
-        return results
+    def window(self, **decode: Any) -> int:
+        """How many lines are read ahead; a share of a text that begins where a window does has the same batches."""
+        return WINDOW * redecide(self._decode, **decode).batch_size
+
+    def _windows(
+        self, lines: Iterable[str], prefixes: Iterable[str] | None, number: int, how: _How, hands: Hands
+    ) -> Iterator[Window[_Source, list[Translation]] | None]:
+        """Windows of these lines, of which the first is line `number`, and of what their translations begin with."""
+        starts = None if prefixes is None else iter(prefixes)
+        for window in windows(lines, WINDOW * how.choices.batch_size):
+            if not window:
+                yield None
+                continue
+            items = [_Source(*each) for each in zip(*self._read(window, number, how.tag), strict=True)]
+            if starts is not None:
+                forced = self._forced(starts, number, len(window))
+                items = [item._replace(forced=ids) for item, ids in zip(items, forced, strict=True)]
+            number += len(window)
+            size = hands.each(len(window), how.lines)
+            yield Window(items, [len(item.tokens) for item in items], [Translation("", 0.0)], size)
+        if starts is not None and next(starts, None) is not None:
+            raise DataError(f"there are more prefixes than the {number - 1} lines: give one for each line")
+
+    def _answer(self, batch: Batch[_Source], how: _How) -> list[list[Translation]]:
+        """The translations of each line of a batch; one of score -inf where the search finds none."""
+        if not batch:
+            return []
+        found = self._batch(batch, how)
+        if how.alignments:
+            found = self._aligned([source.line for source in batch], found, len(how.tag.split()))
+        return [best or [Translation("", -math.inf)] for best in found]
 
     def _read(self, lines: Sequence[str], number: int, tag: str) -> tuple[Sequence[str], list[list[int]]]:
         """These lines with their tag, and their ids. Tells of those that are too long."""
@@ -264,14 +293,12 @@ class Translator:
                 "translated whole, but may come out worse than if split into sentences"
             )
 
-    def _forced(self, prefixes: Iterator[str] | None, number: int, count: int) -> list[list[int]]:
+    def _forced(self, prefixes: Iterator[str], number: int, count: int) -> list[list[int]]:
         """What the translations of so many lines, from line `number` on, begin with. Raises `DataError`."""
-        if prefixes is None:
-            return [[]] * count
         texts = list(islice(prefixes, count))
         if len(texts) < count:
-            last = number + len(texts) - 1
-            raise DataError(f"there are {last} prefixes, and more lines: give one for each line, an empty one for none")
+            line = number + len(texts)
+            raise DataError(f"line {line} has no prefix: give one for each line, an empty one where it is to be free")
         return self._said("prefix", texts, number)
 
     def _said(self, what: str, texts: Sequence[str], number: int) -> list[list[int]]:
@@ -290,13 +317,11 @@ class Translator:
         return min(model.longest_output for model in self.models)
 
     @torch.inference_mode()
-    def _batch(
-        self, sources: Sequence[Sequence[int]], lines: Sequence[str], how: _How, forced: Sequence[Sequence[int]]
-    ) -> list[list[Translation]]:
+    def _batch(self, batch: Batch[_Source], how: _How) -> list[list[Translation]]:
         choices, sampling = how.choices, how.sampling
-        constraint = self._constraint(how, lines, forced)
-        stream, lengths = pack_sources(sources)
-        wanted = (max(choices.limit(len(s)), len(prefix)) for s, prefix in zip(sources, forced, strict=True))
+        constraint = self._constraint(batch, how)
+        stream, lengths = pack_sources([source.tokens for source in batch])
+        wanted = (max(choices.limit(len(source.tokens)), len(source.forced)) for source in batch)
         limits = [min(limit, self._longest_output) for limit in wanted]
         with self.computing():
             cut, tokens = Cut.of(lengths, self.device), torch.from_numpy(stream).to(self.device)
@@ -304,21 +329,23 @@ class Translator:
             starts = [partial(WatchedDecoding, model) for model in self.models] if watching else self._starts()
             steps = Ensemble.of([start(tokens, cut) for start in starts])
             if sampling:
-                keys = [_key(sampling.seed, source) for source in sources]
+                keys = [_key(sampling.seed, source.tokens) for source in batch]
                 found = sample(steps, limits, sampling, keys, how.n_best, self.device, constraint)
             else:
                 found = beam_search(steps, limits, _settings(choices, how.n_best), self.device, constraint)
         texts = iter(self.tokenizers.target.decode([h.ids for hypotheses in found for h in hypotheses]))
         return [[Translation(next(texts), h.score) for h in hypotheses] for hypotheses in found]
 
-    def _constraint(self, how: _How, lines: Sequence[str], forced: Sequence[Sequence[int]]) -> Constraint | None:
-        """What may be said of these lines, whose translations begin as `forced`."""
-        constraints: list[Constraint] = [Judged(how.constrain(lines))] if how.constrain else []
+    def _constraint(self, batch: Batch[_Source], how: _How) -> Constraint | None:
+        """What may be said of these lines."""
+        constraints = list[Constraint]()
+        if how.constrain:
+            constraints.append(Judged(how.constrain([source.line for source in batch])))
         if how.choices.min_length:
             constraints.append(MinLength(how.choices.min_length))
         if how.choices.no_repeat_ngram:
             constraints.append(NoRepeat(how.choices.no_repeat_ngram))
-        return together(constraints, forced, self.device)
+        return together(constraints, [source.forced for source in batch], self.device)
 
     def _aligned(
         self, lines: Sequence[str], found: Sequence[Sequence[Translation]], tags: int
@@ -350,6 +377,15 @@ class Translator:
         return torch.autocast(self.device.type, self.precision, enabled=self.precision == torch.bfloat16)
 
 
+def _another(
+    load: Callable[[], Translator] | None, how: _How, threads: int
+) -> Callable[[Batch[_Source]], list[list[Translation]]]:
+    """What answers batches in another process, with so many threads."""
+    assert load
+    torch.set_num_threads(threads)
+    return partial(load()._answer, how=how)
+
+
 def _without(tags: int, links: Links) -> Links:
     """The links of a line without its tags."""
     return tuple((source - tags, target) for source, target in links if source >= tags)
@@ -359,15 +395,3 @@ def _key(seed: int, source: Sequence[int]) -> int:
     """The number that the samples of a line follow from; a function of its tokens, the same on every machine."""
     content = np.array([seed, *source], "<i8").tobytes()
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
-
-
-def _batches(order: Sequence[int], lengths: Sequence[int], size: int) -> Iterator[list[int]]:
-    """The lines of `order`, sorted by length, in batches of at most `size`; of fewer where lines are very long."""
-    batch: list[int] = []
-    for i in order:
-        if batch and (len(batch) == size or (len(batch) + 1) * lengths[i] > size * LONG):
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch
