@@ -82,6 +82,17 @@ def test_the_n_best_are_the_n_best_of_all(model: Transformer) -> None:
         assert len({tuple(h.ids) for h in found}) == 10
 
 
+@pytest.mark.parametrize("n_best", [1, 2])
+def test_the_others_that_have_ended_follow_the_n_best_and_change_none_of_them(model: Transformer, n_best: int) -> None:
+    asked = search(model, SOURCES, Settings(beam=5, n_best=n_best))
+    found = search(model, SOURCES, Settings(beam=5, n_best=n_best, others=True))
+    assert [several[:n_best] for several in found] == asked
+    assert any(len(several) > n_best for several in found)
+    for several in found:
+        assert [h.score for h in several] == sorted((h.score for h in several), reverse=True)
+        assert len({tuple(h.ids) for h in several}) == len(several) <= 5
+
+
 def test_one_beam_is_greedy_search(model: Transformer) -> None:
     for source, found in zip(SOURCES, search(model, SOURCES, Settings(beam=1)), strict=True):
         output: list[int] = []

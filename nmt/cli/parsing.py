@@ -64,6 +64,7 @@ def parse(
     constrain = grammar.over if grammar.usable and not free else None
     tally = Tally()
     with progress(None, "parsing", not sys.stdout.isatty()) as done:
+        choices |= {"split": False, "on_suspect": "off"}
         said = (best.text for (best,) in translator.stream(lines, constrain=constrain, done=done, **choices))
         for found in parses(_popped(read), said):
             tally.add(found)

@@ -56,6 +56,14 @@ Mbr = Annotated[
 ]
 ONCE = "-: standard input can be read only once: name files for the others"
 
+Suspect = Annotated[
+    Literal["retry", "warn", "fail", "off"],
+    typer.Option(
+        help="Where a translation is empty, copied, loops, is far too short or long, or has lost numbers or markup: "
+        "try others, only count it, end at the first that no other mends, or do not look. Not with --mbr."
+    ),
+]
+
 
 @dataclass(frozen=True)
 class Sharing:
@@ -100,6 +108,7 @@ def translate(
     mbr: Mbr = None,
     search: Search,
     drawing: Drawing,
+    on_suspect: Suspect = "retry",
     batch_size: BatchSize = None,
     sharing: Sharing,
     device: Device = "auto",
@@ -114,39 +123,45 @@ def translate(
     nmt translate MODEL --mbr 64 < in.txt > out.txt
 
     Lines that come one by one are answered one by one; the more are waiting, the more are translated at once.
+
+    A line longer than those trained on is split, with a warning. How many translations look wrong is told in the end.
     """
     from nmt.text import Share, lines_of, share_of
-    from nmt.translation import Translator, least_risk
+    from nmt.translation import Tally, Translator, least_risk
 
     folder, choices = model_of(model)
     part, paths = sharing.part, files or ["-"]
-    if prefix == "-" and "-" in paths:
-        raise NmtError(ONCE)
     if mbr and n_best > mbr:
         raise NmtError(f"--n-best {n_best} is more than the {mbr} samples of a line: --mbr {n_best} draws as many")
     how: dict[str, Any] = {"tag": tag, "alignments": alignments, "sampling": drawing.sampling(mbr is not None)}
+    how["on_suspect"] = "off" if mbr else on_suspect
     lines = lines_of(paths)  # what is piped in is read while the model is
     translator = Translator.load(folder, device, precision, [model_of(other)[0] for other in others or ()])
     choices |= given(**vars(search), batch_size=batch_size)
     share = Share(lines, 0, None) if part.total == 1 else share_of(paths, part, translator.window(**choices))
-    how |= {"prefixes": _prefixes(prefix, share, part), "first": share.first + 1, **sharing.hands, **choices}
+    how |= {"prefixes": _prefixes(prefix, paths, share, part), "first": share.first + 1, **sharing.hands, **choices}
+    tally = Tally(share.first)
     with (
         _output(sharing.output, part) as out,
         progress(_total(share, paths), show=not out.isatty()) as done,
         closing(translator.stream(share.lines, mbr or n_best, done=done, **how)) as stream,
     ):
-        for number, found in enumerate(stream, share.first):
+        for number, found in enumerate(tally.over(stream), share.first):
             best = least_risk(found, n_best) if mbr else found
             out.write("".join(_told(number, one, n_best > 1, alignments) for one in best))
             out.flush()  # whoever sent the line may be waiting
+    if tally.summary:
+        print(tally.summary, file=sys.stderr)
 
 
-def _prefixes(path: str | None, share: "Share", part: "Shard") -> Iterable[str] | None:
+def _prefixes(path: str | None, paths: Sequence[str], share: "Share", part: "Shard") -> Iterable[str] | None:
     """The prefixes of the lines of a share; of the last share all that are left, so that one too many is told."""
     from nmt.text import read_lines
 
     if path is None:
         return None
+    if path == "-" and "-" in paths:
+        raise NmtError(ONCE)
     end = None if share.total is None or part.number == part.total else share.first + share.total
     return islice(read_lines(path), share.first, end)
 

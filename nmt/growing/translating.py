@@ -160,7 +160,8 @@ class _Translating:
         """The translations of each row that say something."""
         how = self._how
         lines = (row[0] for row in rows)
-        for several in self._translator.stream(lines, how.n_best, sampling=how.sampling, **self._decode):
+        found = self._translator.stream(lines, how.n_best, sampling=how.sampling, on_suspect="off", **self._decode)
+        for several in found:
             yield [one for one in several if one.text]
 
 

@@ -1,7 +1,7 @@
 """What a translator says of sentences, as trees, and how many of them it took repairs to make.
 
 translator = nmt.Translator.load("runs/gum-parsing/model")
-for parse in parses(lines, translator.translate(lines)):
+for parse in parses(lines, translator.translate(lines, split=False, on_suspect="off")):
     print(parse.tree)
 """
 

@@ -77,7 +77,7 @@ def look(
     source_ids = _ids(loaded.tokenizers.source, source, "source")
     given = target is not None
     if target is None:
-        target = translator.translate([source], **decode)[0]
+        target = translator.translate([source], split=False, on_suspect="off", **decode)[0]
     target_ids = _ids(loaded.tokenizers.target, target, "translation", may_be_blank=not given)
     with torch.inference_mode(), translator.computing(), watched(loaded.model) as seen:
         force(loaded.model, [source_ids], [target_ids], where)

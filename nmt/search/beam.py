@@ -33,6 +33,8 @@ class Settings:
     coverage_penalty: float = 0.0
     groups: int = 1
     diversity: float = 0.5
+    others: bool = False
+    """Whether hypotheses beyond the n best are given too, as far as they have ended by then: no more is searched."""
 
     @property
     def width(self) -> int:
@@ -193,7 +195,9 @@ def beam_search(
     device: torch.device | str = "cpu",
     constraint: Constraint | None = None,
 ) -> list[list[Hypothesis]]:
-    """The best outputs of each sentence, at most settings.n_best, best first; their score is log p over the penalty.
+    """The best outputs of each sentence, best first; their score is log p over the penalty.
+
+    At most settings.n_best; those are exact. With settings.others, what else has ended follows.
 
     With a coverage penalty, plus that; the steps then have to be `Attentive`. `limits` [N] is the most tokens, EOS not
     counted, that the output of each sentence may have; at that it ends, even against the constraint.
@@ -203,6 +207,7 @@ def beam_search(
     if settings.coverage_penalty:
         steps = Coverage(cast(Attentive, steps))
     results: list[list[Hypothesis]] = [[] for _ in limits]
+    count = max(settings.beam, settings.n_best) if settings.others else settings.n_best
     beams = _Beams.begin(limits, settings, device)
     last = torch.full((len(beams.sentence),), BOS, device=device)
     while len(beams.sentence):
@@ -211,14 +216,14 @@ def beam_search(
         going_on = None
         if bool(done.any()):
             found = beams.of(done)
-            for sentence, best in zip(found.sentence.tolist(), found.finished.best(settings.n_best), strict=True):
+            for sentence, best in zip(found.sentence.tolist(), found.finished.best(count), strict=True):
                 results[sentence] += best
             going_on = (~done).nonzero()[:, 0]
             beams, rows = beams.of(going_on), rows[going_on]
         last = beams.last
         if going_on is not None or settings.beam > 1:
             steps.select(rows.flatten(), going_on)
-    return results if settings.groups == 1 else [best_of(found, settings.n_best) for found in results]
+    return results if settings.groups == 1 else [best_of(found, count) for found in results]
 
 
 def _likeliest(logits: Tensor, most: int, only_end: Tensor, change: Change | None) -> tuple[Tensor, Tensor]:

@@ -10,23 +10,15 @@ from collections.abc import Callable, Sequence
 
 from nmt import recipe
 from nmt.text.corpora import Pair
+from nmt.text.markup import MARKUP  # which neither case nor typos touch
 
 Draw = Callable[[], float]  # a number from 0 to below 1, another one each time
 Span = tuple[int, int]
 
-# What is copied and not written: tags, placeholders, entities, addresses, handles. Neither case nor typos touch it.
-_MARKUP = re.compile(
-    r"""(
-    <[^<>\s][^<>]*> | \$?\{\{?[^{}]*\}\}?
-    | %(?:\d+\$|\(\w+\))?[a-zA-Z@](?!\w) | __[^\W_]+(?:_[^\W_]+)*__ | &\#?\w+;
-    | (?<!\w)(?:https?://|www\.)\S*[\w/] | (?<![\w.+-])[\w.+-]+@[\w.-]+\w | (?<!\w)[@#]\w+
-    )""",
-    re.VERBOSE,
-)
 _TAG = re.compile(r"<.*[^/]>")  # one that opens or closes
 _LEADING = re.compile(r"(?:<[^<>\s]+> )+")  # such as <2de>, the tag of a corpus
 _MARKS = ("<", "{", "$", "%", "_", "&")  # how markup begins that stands for something else
-_WORD = re.compile(rf"{_MARKUP.pattern}|\w+(?:[-.,:/'’&+]\w+)*", re.VERBOSE)
+_WORD = re.compile(rf"{MARKUP.pattern}|\w+(?:[-.,:/'’&+]\w+)*", re.VERBOSE)
 # Words of three letters and more, in the alphabets up to Arabic, in Georgian, and in accented Latin and Greek.
 _TYPED = re.compile(r"(?<!\w)[^\W\d_\u0700-\u109f\u1100-\u1dff\u2000-\U0010ffff]{3,}(?!\w)")
 _INITIAL = re.compile(r"(?<!\S)[^\w\s]*[^\W\d_]")
@@ -158,20 +150,20 @@ def _both(pair: Pair, cased: Callable[[str], str]) -> Pair:
 
 def _with_initials(text: str) -> str:
     """Words begin at the start of the line, after a space, and after tags and punctuation there."""
-    hidden = _MARKUP.sub(lambda mark: ("<" if _TAG.fullmatch(mark[0]) else "0") * len(mark[0]), text)
+    hidden = MARKUP.sub(lambda mark: ("<" if _TAG.fullmatch(mark[0]) else "0") * len(mark[0]), text)
     initials = {word.end() - 1 for word in _INITIAL.finditer(hidden)}
     return "".join(letter.title() if place in initials else letter for place, letter in enumerate(text))
 
 
 def _has_case(text: str) -> bool:
     """Whether text is in a script with upper and lower case, but for a few words; a letter of Chinese counts thrice."""
-    letters = [character for part in _MARKUP.split(text)[::2] for character in part if character.isalpha()]
+    letters = [character for part in MARKUP.split(text)[::2] for character in part if character.isalpha()]
     cased = sum(letter.lower() != letter.upper() for letter in letters)
     return cased > 3 * (len(letters) - cased)
 
 
 def _outside_markup(change: Callable[[str], str], text: str) -> str:
-    parts = _MARKUP.split(text)
+    parts = MARKUP.split(text)
     parts[::2] = [change(part) for part in parts[::2]]
     return "".join(parts)
 
@@ -194,7 +186,7 @@ def _is_copied(word: str, before: str) -> bool:
     """Whether a word that translations have too is copied: not in, or a word raised as the first of a sentence."""
     if word.startswith(_MARKS):
         return False
-    if any(map(str.isdigit, word)) or _MARKUP.match(word):
+    if any(map(str.isdigit, word)) or MARKUP.match(word):
         return True
     last = before.rstrip()[-1:]
     return len(word) > 1 and word[0].isupper() and (last.isalnum() or last == ",")

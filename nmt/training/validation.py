@@ -62,7 +62,7 @@ class Validation:
             learner.measured, self._tokenizers, self._recipe, learner.device, learner.precision, _ignore
         )
         sources = (source for source, _ in self._text)
-        translations = translator.translate(sources, tag=tag_of(self._recipe.data.valid))
+        translations = translator.translate(sources, tag=tag_of(self._recipe.data.valid), on_suspect="off")
         references = [reference for _, reference in self._text]
         scores = bleu(translations, references), chrf(translations, references)
         place = step // self._recipe.train.valid_every % len(self._text)

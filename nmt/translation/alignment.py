@@ -18,9 +18,7 @@ from nmt.model.streams import Cut
 from nmt.model.transformer import Transformer
 from nmt.model.watching import aligning_layer, watched
 from nmt.text import Tokenizers
-
-Links = tuple[tuple[int, int], ...]
-"""The links between the words of a pair of lines, source and target, each counted from 0; sorted."""
+from nmt.translation.translation import Links
 
 Ids = Sequence[int]
 

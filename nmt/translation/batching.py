@@ -21,10 +21,15 @@ Batch = list[Item]
 
 
 class Window(Generic[Item, Found]):
-    """Items that came together, one for each line, in batches of about equal size; and what is known of each so far."""
+    """Items that came together, in batches of about equal size; and what is known of each so far."""
 
-    def __init__(self, items: Sequence[Item], sizes: Sequence[int], blank: Found, most: int) -> None:
-        """`sizes` are tokens. For an item without any `blank` is found; the others make batches of at most `most`."""
+    def __init__(
+        self, items: Sequence[Item], sizes: Sequence[int], blank: Found, most: int, lines: int | None = None
+    ) -> None:
+        """`sizes` are tokens. For an item without any `blank` is found; the others make batches of at most `most`.
+
+        The items are so many `lines`, or pieces of these.
+        """
         self._items = items
         order = sorted((i for i, size in enumerate(sizes) if size), key=lambda i: sizes[i])
         batches = list(cut(order, sizes, most))
@@ -34,7 +39,8 @@ class Window(Generic[Item, Found]):
         self._due = deque(self._places)
         self._found: list[Found | None] = [None if size else blank for size in sizes]
         self._given = 0
-        self.blank = len(sizes) - len(order)
+        # How many more are done than will be told of: blank ones, less what lines in pieces are told of too often.
+        self.done = (len(items) if lines is None else lines) - len(order)
 
     def __len__(self) -> int:
         """How many batches have not come back yet."""
@@ -129,7 +135,7 @@ class Flow(Generic[Item, Found]):
                     yield None
                 else:
                     self._under_way.append(window)
-                    self._tell(window.blank)
+                    self._tell(window.done)
                     yield from window
         except Exception:
             yield None  # the lines before a fault are not lost

@@ -40,9 +40,9 @@ def translate_test_sets(
 ) -> Iterator[Translated]:
     """Each of the recipe's test sets, translated; the translations are also written to RUN/translations.
 
-    Keywords are those of `Translator.stream`, and override keys of the recipe's `decode` section. Raises `RecipeError`
-    where the recipe names no test set, `DataError` for text that cannot be used, `OutputError` for a file that cannot
-    be written.
+    They are what the search holds best, for that is what is to be scored, whether it looks wrong or not. Keywords are
+    those of `Translator.stream`, and override keys of the recipe's `decode` section. Raises `RecipeError` where the
+    recipe names no test set, `DataError` for text that cannot be used, `OutputError` for a file that cannot be written.
     """
     data, folder = recipe.data, Layout.of(recipe).translations
     if not data.test:
@@ -53,7 +53,7 @@ def translate_test_sets(
             raise DataError(f"data.test.{name}: the corpus is empty: there is nothing to score")
         sources, references = map(list, zip(*pairs, strict=True))
         with watch(len(sources), f"translating {name}") as done:
-            choices = recipe.decode.model_dump() | {"tag": tag_of(corpus), "done": done} | how
+            choices = recipe.decode.model_dump() | {"tag": tag_of(corpus), "on_suspect": "off", "done": done} | how
             translations = translator.translate(sources, **choices)
         make_folder(folder)
         _write(folder / f"{name}.{data.of(corpus).target}", translations)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from nmt.translation.translator import Translation
+from nmt.translation.translation import Translation
 
 ORDERS = 6  # of the n-grams of characters, as chrF has it
 BETA_SQUARED = 4  # recall counts twice as much as precision

@@ -3,9 +3,10 @@
 import hashlib
 import math
 import sys
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from functools import partial
-from itertools import islice
+from functools import cached_property, partial
+from itertools import count, islice, repeat
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -37,23 +38,13 @@ from nmt.search import (
     together,
 )
 from nmt.text import Tokenizers, one_line, tagged
-from nmt.translation.alignment import Links, align
+from nmt.translation.alignment import align
 from nmt.translation.batching import WINDOW, Batch, Flow, Window, cut, windows
 from nmt.translation.forcing import Forced, judge
+from nmt.translation.splitting import Split, Splitter, joined, told
+from nmt.translation.suspects import OnSuspect, Review, check, refused
+from nmt.translation.translation import Links, Translation
 from nmt.translation.workers import Hands
-
-
-class Translation(NamedTuple):
-    """One translation of a line: its text, its score in nats, and links if asked for.
-
-    The score is log p divided by the length penalty, plus the coverage penalty if there is one; of a translation that
-    was drawn, log p.
-    """
-
-    text: str
-    score: float
-    alignment: Links = ()
-
 
 Constrain = Callable[[Sequence[str]], Judge]
 """Gives for lines who judges what may be said of them."""
@@ -76,6 +67,13 @@ class _How(NamedTuple):
     constrain: Constrain | None
     tag: str
     sampling: Sampling | None
+    split: bool
+    on_suspect: OnSuspect
+
+    @property
+    def mends(self) -> bool:
+        """Whether another hypothesis may take the place of the best: not where those that were found are asked for."""
+        return self.on_suspect in ("retry", "fail") and self.n_best == 1 and self.sampling is None
 
     @property
     def lines(self) -> int:
@@ -84,8 +82,8 @@ class _How(NamedTuple):
         return max(1, size * beam // max(beam, self.n_best)) if self.sampling else size
 
 
-def _settings(c: Decode, n_best: int = 1) -> Settings:
-    return Settings(c.beam, c.length_penalty, c.penalty_form, n_best, c.coverage_penalty, c.groups, c.diversity)
+def _settings(c: Decode, n_best: int = 1, others: bool = False) -> Settings:
+    return Settings(c.beam, c.length_penalty, c.penalty_form, n_best, c.coverage_penalty, c.groups, c.diversity, others)
 
 
 def _tell(warning: str) -> None:
@@ -104,8 +102,9 @@ class Translator:
         precision: torch.dtype,
         warn: Callable[[str], None],
         longest: int,
+        language: str,
     ) -> None:
-        """`decode` holds the defaults of the search; a source longer than `longest` tokens is warned of."""
+        """`decode` holds the defaults of the search; lines of more than `longest` tokens, in `language`, are split."""
         self.models = models
         self.tokenizers = tokenizers
         self._decode = decode
@@ -114,6 +113,7 @@ class Translator:
         self._warn = warn
         self._longest = longest
         self._engines: list[Callable[[torch.Tensor, Cut], Steps]] = []
+        self._language = language
         self._again: Callable[[], Translator] | None = None  # how another process gets the same one
 
     @classmethod
@@ -150,7 +150,8 @@ class Translator:
         warn: Callable[[str], None] = _tell,
     ) -> Self:
         """The translator of a model already in memory on `device`; `warn` is told of lines that may come out badly."""
-        return cls([model], tokenizers, recipe.decode, device, precision, warn, recipe.data.longest_source)
+        data = recipe.data
+        return cls([model], tokenizers, recipe.decode, device, precision, warn, data.longest_source, data.source)
 
     @property
     def longest(self) -> int:
@@ -176,6 +177,8 @@ class Translator:
         tag: str = "",
         sampling: Sampling | None = None,
         prefixes: Iterable[str] | None = None,
+        split: bool = True,
+        on_suspect: OnSuspect = "retry",
         workers: int | None = 1,
         threads: int = 1,
         first: int = 1,
@@ -192,6 +195,10 @@ class Translator:
         `prefixes` are what the translations begin with, one for each line, an empty one where they are free; scores
         count them.
 
+        A line of more than `longest` tokens is translated in pieces, with a warning; without `split`, or with a prefix,
+        as a whole. `on_suspect` says what is done where the best translation of a line looks wrong; where the n best or
+        samples are asked for, "retry" only marks it.
+
         On a CPU, so many `workers` share the work, processes of so many `threads` each; None is one per core, once
         there is so much to do that they pay. Their number changes no translation. `done` is told how many more lines
         are done. Messages count the lines from `first`. Raises `NmtError` also for a tag with symbols that the model
@@ -204,11 +211,14 @@ class Translator:
                 f"widen the beam, with --beam {n_best}"
             )
         self._check_tag(tag)
-        how = _How(choices, n_best, alignments, constrain, tag, sampling)
+        check(on_suspect)
+        how = _How(choices, n_best, alignments, constrain, tag, sampling, split, on_suspect)
         hands = Hands(self.device, workers, threads, several=self._again is not None)
-        flow = Flow(self._windows(lines, prefixes, first, how, hands), done)
+        splits = deque[Split]()
+        flow = Flow(self._windows(lines, prefixes, first, how, hands, splits), done)
         with hands.at_work(partial(self._answer, how=how), partial(_another, self._again, how, threads), flow) as work:
-            yield from flow.through(work)
+            found = joined(splits, flow.through(work))
+            yield from refused(found, first) if on_suspect == "fail" else found
 
     def score(self, pairs: Iterable[tuple[str, str]], *, tag: str = "", **decode: Any) -> Iterator[Forced]:
         """What the model thinks of each line and its translation, in order: forced decoding.
@@ -221,7 +231,9 @@ class Translator:
         self._check_tag(tag)
         rest, number = iter(pairs), 1
         while window := list(islice(rest, WINDOW * choices.batch_size)):
-            _, sources = self._read([line for line, _ in window], number, tag)
+            sources = [source.tokens for source in self._sources([line for line, _ in window], tag)]
+            for place, source in enumerate(sources, number):
+                self._check_length(place, len(source))
             targets = self._said("translation", [text for _, text in window], number)
             lengths = [max(map(len, pair)) for pair in zip(sources, targets, strict=True)]
             found: dict[int, Forced] = {}
@@ -237,41 +249,76 @@ class Translator:
         return WINDOW * redecide(self._decode, **decode).batch_size
 
     def _windows(
-        self, lines: Iterable[str], prefixes: Iterable[str] | None, number: int, how: _How, hands: Hands
+        self,
+        lines: Iterable[str],
+        prefixes: Iterable[str] | None,
+        number: int,
+        how: _How,
+        hands: Hands,
+        splits: deque[Split],
     ) -> Iterator[Window[_Source, list[Translation]] | None]:
-        """Windows of these lines, of which the first is line `number`, and of what their translations begin with."""
+        """Windows of these lines, of which the first is line `number`, in pieces; `splits` gets what these are of."""
         starts = None if prefixes is None else iter(prefixes)
         for window in windows(lines, WINDOW * how.choices.batch_size):
             if not window:
                 yield None
                 continue
-            items = [_Source(*each) for each in zip(*self._read(window, number, how.tag), strict=True)]
-            if starts is not None:
-                forced = self._forced(starts, number, len(window))
-                items = [item._replace(forced=ids) for item, ids in zip(items, forced, strict=True)]
+            forced = [[]] * len(window) if starts is None else self._forced(starts, number, len(window))
+            parts = [self._split(*each, how) for each in zip(count(number), window, forced, strict=False)]
+            splits += parts
             number += len(window)
-            size = hands.each(len(window), how.lines)
-            yield Window(items, [len(item.tokens) for item in items], [Translation("", 0.0)], size)
+            begun = [ids for split, ids in zip(parts, forced, strict=True) for _ in split.texts]
+            items = self._sources([text for split in parts for text in split.texts], how.tag, begun)
+            size = hands.each(len(items), how.lines)
+            yield Window(items, [len(item.tokens) for item in items], [Translation("", 0.0)], size, len(window))
         if starts is not None and next(starts, None) is not None:
             raise DataError(f"there are more prefixes than the {number - 1} lines: give one for each line")
+
+    def _split(self, number: int, line: str, forced: Sequence[int], how: _How) -> Split:
+        """The line of this number in pieces, with a warning; whole, if it is short enough or is not to be split."""
+        if forced or not how.split:
+            self._check_length(number, self._splitter.count(tagged(how.tag, line)))
+            return Split(line)
+        split = self._splitter(line, how.tag)
+        if split.pieces:
+            self._warn(told(number, self._splitter.count(tagged(how.tag, line)), self.longest, split))
+        return split
+
+    @cached_property
+    def _splitter(self) -> Splitter:
+        return Splitter(self.tokenizers.source, self._language, self.longest)
+
+    def _sources(self, lines: Sequence[str], tag: str, forced: Sequence[Sequence[int]] = ()) -> list[_Source]:
+        """What there is to translate of these lines, which get the tag, if they are not blank."""
+        lines = [tagged(tag, line) if one_line(line) else "" for line in lines] if tag else lines
+        tokens = self.tokenizers.source.encode(lines)
+        return [_Source(*each) for each in zip(lines, tokens, forced or repeat(()), strict=False)]
 
     def _answer(self, batch: Batch[_Source], how: _How) -> list[list[Translation]]:
         """The translations of each line of a batch; one of score -inf where the search finds none."""
         if not batch:
             return []
-        found = self._batch(batch, how)
+        review = self._review(how)
+        found = self._batch(batch, how, review)
         if how.alignments:
             found = self._aligned([source.line for source in batch], found, len(how.tag.split()))
+        if review:  # what begins as it is told to stays whole
+            lines = ["" if source.forced else source.line.removeprefix(how.tag).lstrip() for source in batch]
+            found = review.apart(lines, found)
         return [best or [Translation("", -math.inf)] for best in found]
 
-    def _read(self, lines: Sequence[str], number: int, tag: str) -> tuple[Sequence[str], list[list[int]]]:
-        """These lines with their tag, and their ids. Tells of those that are too long."""
-        if tag:
-            lines = [tagged(tag, line) if one_line(line) else "" for line in lines]
-        sources = self.tokenizers.source.encode(lines)
-        for place, source in enumerate(sources, number):
-            self._check_length(place, len(source))
-        return lines, sources
+    def _review(self, how: _How) -> Review | None:
+        if how.on_suspect == "off" or how.constrain:
+            return None
+        decode = self.tokenizers.target.decode
+        return Review(self._splitter, decode, lambda parts: list(self._whole(parts, how)), how.mends)
+
+    def _whole(self, lines: Sequence[str], how: _How) -> Iterator[list[Translation]]:
+        """The translations of these lines, each of them whole."""
+        items = self._sources(lines, how.tag)
+        window = Window(items, [len(item.tokens) for item in items], [Translation("", 0.0)], how.lines)
+        for batch in window:
+            yield from window.put(self._answer(batch, how))
 
     def _check_tag(self, tag: str) -> None:
         known = self.tokenizers.source.symbols if tag else []
@@ -317,7 +364,7 @@ class Translator:
         return min(model.longest_output for model in self.models)
 
     @torch.inference_mode()
-    def _batch(self, batch: Batch[_Source], how: _How) -> list[list[Translation]]:
+    def _batch(self, batch: Batch[_Source], how: _How, review: Review | None) -> list[list[Translation]]:
         choices, sampling = how.choices, how.sampling
         constraint = self._constraint(batch, how)
         stream, lengths = pack_sources([source.tokens for source in batch])
@@ -332,9 +379,15 @@ class Translator:
                 keys = [_key(sampling.seed, source.tokens) for source in batch]
                 found = sample(steps, limits, sampling, keys, how.n_best, self.device, constraint)
             else:
-                found = beam_search(steps, limits, _settings(choices, how.n_best), self.device, constraint)
-        texts = iter(self.tokenizers.target.decode([h.ids for hypotheses in found for h in hypotheses]))
-        return [[Translation(next(texts), h.score) for h in hypotheses] for hypotheses in found]
+                settings = _settings(choices, how.n_best, others=how.mends)
+                found = beam_search(steps, limits, settings, self.device, constraint)
+        asked = [hypotheses[: how.n_best] for hypotheses in found]
+        texts = iter(self.tokenizers.target.decode([h.ids for hypotheses in asked for h in hypotheses]))
+        said = [[Translation(next(texts), h.score) for h in hypotheses] for hypotheses in asked]
+        if review is None:
+            return said
+        lines, sizes = [source.line for source in batch], [len(source.tokens) for source in batch]
+        return [review.best(*each) for each in zip(lines, sizes, limits, found, said, strict=True)]
 
     def _constraint(self, batch: Batch[_Source], how: _How) -> Constraint | None:
         """What may be said of these lines."""
