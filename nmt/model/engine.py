@@ -43,7 +43,9 @@ class Engine:
         config = model.config
         self.embed_source, self.embed_target = model.encoder.embedding, model.decoder.embedding
         self.encoder, self.decoder = _Stack(config, model.encoder, precision), _Stack(config, model.decoder, precision)
-        self.output = MATRICES[precision](model.projection.detach(), None)
+        # logits of some tens, rounded to bf16, would often be alike
+        logits = torch.float32 if precision == torch.bfloat16 else precision
+        self.output = MATRICES[logits](model.projection.detach(), None)
         self.reach = config.window // 2 if config.window else None
         self.spare: list[list[_Memory]] = []  # of decodings that are over, for the next: memory that is new is slow
 
