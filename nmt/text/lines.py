@@ -17,7 +17,8 @@ def read_lines(path: str | Path) -> Iterator[str]:
     """The lines of a UTF-8 file without their line ends, one at a time; "-" is standard input.
 
     A line ends at "\\n" or "\\r\\n": U+2028, NUL, tabs and a lone "\\r" stay inside it, so that the lines of
-    two files stay aligned. A byte order mark at the start is left out. gzip, xz and zst are told by the first bytes.
+    two files stay aligned. A byte order mark at the start is left out, and alone is no line. gzip, xz and zst are told
+    by the first bytes.
     Raises `DataError`, naming the file and where it can the line, for what cannot be read or is not UTF-8.
     """
     name, number = called(path), 0
@@ -30,6 +31,8 @@ def read_lines(path: str | Path) -> Iterator[str]:
                     if _is_utf16(raw):
                         raise DataError(f"{name}: UTF-16: convert the file, with `iconv -f UTF-16 -t UTF-8`")
                     raw = raw.removeprefix(_BYTE_ORDER_MARK)
+                    if not raw:  # the mark was all there is
+                        return
                 yield raw.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8")
     except UnicodeDecodeError as error:
         found = f"byte 0x{error.object[error.start]:02x} at position {error.start + 1}"
