@@ -91,8 +91,8 @@ PEERS = {
 }
 
 RECIPE = """
-run: {run}
-data: {{source: {source}, target: {target}, train: {text}, valid: {valid}, max_length: 1024, max_ratio: 1000, clean: {{
+run: "{run}"
+data: {{source: {source}, target: {target}, train: "{text}", valid: "{valid}", max_length: 1024, max_ratio: 1000, clean: {{
   control_characters: false, entities: false, tags: false, identical: false, min_letters: 0, script: false,
   misaligned: false, duplicates: false}}}}
 tokenizer: {{vocab_size: {vocabulary}}}
@@ -237,7 +237,7 @@ def figures(found: dict[str, list[dict[str, Any]]], peak: float | None) -> dict[
             "tokens_per_cpu_second": statistics.median(one["tokens"] / one["cpu_seconds"] for one in rounds),
             "ours_to_theirs": None if name == OURS else statistics.median(ratios),
             "memory_mb": max(one["memory_mb"] for one in rounds),
-            "device_memory_mb": rounds[-1]["device_memory_mb"],
+            "device_memory_mb": max(one["device_memory_mb"] for one in rounds),
             "valid_nll": statistics.median(one["valid_nll"] for one in rounds),
             "parameters": rounds[-1]["parameters"],
             "fraction_of_peak": speed * operations(found) / peak if peak else None,
@@ -277,9 +277,9 @@ def install(names: list[str], folder: Path, pip: list[str]) -> None:
         tell(f"{environment}: installing {PEERS[name].requirements}")
         subprocess.run([sys.executable, "-m", "venv", environment], check=True)
         (environment / "constraints.txt").write_text(f"torch=={release}\n")
-        command = [environment / "bin/python", "-m", "pip", "install", "--quiet", *pip]
+        command = [str(environment / "bin/python"), "-m", "pip", "install", "--quiet", *pip]
         subprocess.run([*command, f"torch=={release}"], check=True)
-        constraints = ["-c", environment / "constraints.txt"]
+        constraints = ["-c", str(environment / "constraints.txt")]
         subprocess.run([*command, *constraints, *PEERS[name].requirements.split()], check=True)
 
 
@@ -319,7 +319,7 @@ def tell(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def asked() -> argparse.Namespace:
+def command_line() -> argparse.Namespace:
     """What the command line says, and what follows from it."""
     parser = argparse.ArgumentParser(description="How fast nmt and other toolkits train the same model.")
     parser.add_argument("--text", default="data/multi30k/train", help="the PREFIX of the text to train on")
@@ -351,12 +351,19 @@ def asked() -> argparse.Namespace:
     found.updates = found.updates or (4 if quick else 200 if gpu else 50)
     found.warm_up = found.warm_up or (2 if quick else 50 if gpu else 10)
     found.rounds = min(found.rounds, 2) if quick else found.rounds
+    for key, known in {"model": SIZES, "peers": PEERS, "precision": ("fp32", "bf16")}.items():
+        if unknown := {*filter(None, getattr(found, key).split(","))}.difference(known):
+            parser.error(f"--{key}: must be of {', '.join(known)}, found {', '.join(sorted(unknown))}")
+    if found.warm_up >= found.updates:
+        parser.error(f"--warm-up: must be less than --updates, {found.updates}, found {found.warm_up}")
+    if gpu and not torch.cuda.is_available():
+        parser.error(f"--device: PyTorch {torch.__version__} finds no GPU here")
     return found
 
 
 def main() -> int:
     """Measures, prints tables and the JSON object; gives the exit code."""
-    options = asked()
+    options = command_line()
     names, out = list(filter(None, options.peers.split(","))), options.out.absolute()
     if options.install:
         install(names, options.envs, shlex.split(options.pip))
@@ -370,6 +377,7 @@ def main() -> int:
             tell(f"training: error: {error}")
             return 2
         order = ordered(options, SIZES[model])
+        del order["precision"]
         report[model] = {"setting": order | {"rounds": options.rounds}, "figures": found}
         print(f"\n{model}, updates of {order['batch_tokens']:,} tokens\n", *table(found), sep="\n", flush=True)
     print(json.dumps(report))

@@ -1,5 +1,6 @@
 """The benchmarks run, and what they measure grows as it must."""
 
+import argparse
 import json
 import os
 import subprocess
@@ -10,7 +11,19 @@ from typing import Any
 
 import pytest
 
+from nmt import recipe as recipes
+from nmt.data.shards import Shards
+from nmt.model.size import parameter_count
+
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import training  # noqa: E402
+
+# What the command line of the benchmark of training says, as far as it matters to its parts.
+ASKED = {
+    "batch_tokens": None, "updates": 4, "warm_up": 2, "device": "cpu", "threads": 1, "source": "en", "target": "de",
+    "pairs": 2000,
+}  # fmt: skip
 
 
 def run(*arguments: object, script: str = "table1.py") -> subprocess.CompletedProcess[str]:
@@ -108,3 +121,68 @@ def test_a_pipe_is_measured() -> None:
     assert found["lines"] == 300
     assert 50 < found["warm_mb"] <= found["largest_mb"] < found["warm_mb"] + 50
     assert 0 <= found["furthest_ahead"] < 300 < found["limit"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
+    """The last line of a small run of the benchmark of training, ours alone, and what it said on the way."""
+    folder, sample = tmp_path_factory.mktemp("training"), ROOT / "data/libreoffice"
+    text = ("--text", sample / "valid", "--valid", sample / "valid", "--out", folder / "out", "--envs", folder)
+    ran = run("--quick", "--rounds", 2, "--threads", 1, "--peers", "joeynmt", *text, script="training.py")
+    assert ran.returncode == 0, ran.stderr
+    found: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
+    return found, ran.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="memory is read from /proc")
+def test_speed_of_training_is_measured(trained: tuple[dict[str, Any], str]) -> None:
+    setting, ours = trained[0]["tiny"]["setting"], trained[0]["tiny"]["figures"]["nmt fp32"]
+    assert len(ours["each_round"]) == setting["rounds"] == 2
+    assert ours["tokens_per_second"] == pytest.approx(sum(ours["each_round"]) / 2)
+    assert all(0 < speed < 1.2 * ours["tokens_per_cpu_second"] for speed in ours["each_round"])
+    assert 100 < ours["memory_mb"] < 2000
+    assert 5 < ours["valid_nll"] < 8  # of 500 tokens, after four updates
+    assert ours["versions"].keys() == {"torch", "nmt"}
+
+
+def test_a_peer_that_is_not_there_is_told_and_left_out(trained: tuple[dict[str, Any], str]) -> None:
+    if find_spec("joeynmt"):
+        pytest.skip("JoeyNMT is here")
+    found, told = trained
+    assert "joeynmt: not in" in told
+    assert "--install" in told
+    assert found["tiny"]["figures"].keys() == {"nmt fp32"}
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--peers", "eole,joey"), "--peers: must be of eole, joeynmt, marian, found joey"),
+        (("--updates", 5, "--warm-up", 5), "--warm-up: must be less than --updates, 5, found 5"),
+    ],
+)
+def test_what_the_benchmark_of_training_cannot_do_is_told_at_once(options: tuple[object, ...], told: str) -> None:
+    ran = run(*options, script="training.py")
+    assert ran.returncode == 2
+    assert told in ran.stderr
+
+
+def test_text_that_is_made_up_has_real_lengths_and_all_of_the_vocabulary(tmp_path: Path) -> None:
+    order = training.ordered(argparse.Namespace(**ASKED), training.SIZES["tiny"])
+    sample = str(ROOT / "data/libreoffice/valid")
+    real = training.prepared(order, tmp_path / "real", sample, sample)
+    made = training.made_up(argparse.Namespace(**ASKED), order, real, tmp_path / "made")
+    lengths = [{*zip(*Shards.open(text.data, "train").lengths, strict=True)} for text in (real, made)]
+    assert lengths[1] <= {(max(2, source), max(2, target)) for source, target in lengths[0]}
+    assert len(lengths[1]) > 100
+    pieces = (made.pieces / "train.target").read_text("utf-8").split()
+    vocabulary = (made.pieces / "vocabulary").read_text("utf-8").split("\n")
+    assert {*pieces} == {*vocabulary[256:-1]}
+
+
+@pytest.mark.parametrize(("name", "published"), [("base", 0.378), ("big", 1.284)])
+def test_arithmetic_of_training_is_counted_as_published(name: str, published: float) -> None:
+    order = training.ordered(argparse.Namespace(**ASKED), training.SIZES[name])
+    recipe = recipes.loads(training.RECIPE.format(**order, run="-", text="text", valid="text"))
+    found = {"nmt bf16": [{"parameters": parameter_count(recipe)}]}
+    assert training.operations(found) / 1e9 == pytest.approx(published, rel=0.005)

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def told(watch: Watch) -> None:
         self.valid_loss.criterion.label_smoothing = 0.0
         found = validate(self, *arguments, **options)
         parameters = sum(parameter.numel() for parameter in self.model.parameters())
-        watch.report(parameters, math.log(found.ppl()), "eole")
+        watch.report(parameters, math.log(found.ppl()), eole=version("eole"))
         return found
 
     BatchProcessor.process_batch, Trainer.validate = process_batch, validated

@@ -1,6 +1,7 @@
 """Trains with JoeyNMT, by its own command line, for `training.py`. Runs where JoeyNMT is installed."""
 
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,8 @@ def told(watch: Watch) -> None:
         for batch in valid_data.make_iter(4096, "token", device=self.device, **marks):
             nll += self.model(return_type="loss", **vars(batch))[0].item()
             tokens += batch.ntokens
-        watch.report(sum(parameter.numel() for parameter in self.model.parameters()), nll / tokens, "joeynmt")
+        parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        watch.report(parameters, nll / tokens, joeynmt=version("joeynmt"))
 
     TrainManager._train_step, TrainManager._validate = train, validate
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import MarianConfig, MarianMTModel
+from transformers import MarianConfig, MarianMTModel, __version__
 from watch import Watch
 
 PAD, BOS, EOS, SPECIALS = 0, 1, 2, 4
@@ -34,8 +34,9 @@ def model_of(order: dict[str, Any], vocabulary: int) -> MarianMTModel:
         vocab_size=vocabulary, d_model=order["width"], activation_function="relu", dropout=order["dropout"],
         scale_embedding=True, init_std=order["width"] ** -0.5, pad_token_id=PAD, bos_token_id=BOS, eos_token_id=EOS,
         forced_eos_token_id=None, decoder_start_token_id=BOS, use_cache=False,
-        attn_implementation=order.get("attention", "eager"), **stacks,
+        **stacks,
     )  # fmt: skip
+    config._attn_implementation = order.get("attention", "eager")
     return MarianMTModel(config).to(order["device"])
 
 
@@ -130,7 +131,7 @@ def main() -> None:
     with torch.no_grad():
         nll = sum(learner.nll(batch, 0.0).item() for batch in batches(valid, 4096))
     parameters = sum(each.numel() for each in learner.model.parameters() if each.requires_grad)
-    watch.report(parameters, nll / sum(len(target) for _, target in valid), "transformers")
+    watch.report(parameters, nll / sum(len(target) for _, target in valid), transformers=__version__)
 
 
 if __name__ == "__main__":

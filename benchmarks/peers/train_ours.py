@@ -5,6 +5,7 @@ from pathlib import Path
 
 from watch import Watch
 
+from nmt import __version__
 from nmt import recipe as recipes
 from nmt.model.size import parameter_count
 from nmt.recipe import Layout
@@ -15,12 +16,12 @@ from nmt.training.learner import Update
 
 def told(watch: Watch) -> None:
     """Has the journal tell the watch of every update."""
-    update = Journal.update
+    tell = Journal.update
 
-    def noted(self: Journal, step: int, found: Update) -> None:
-        watch.saw(found.target_tokens)
+    def noted(self: Journal, step: int, update: Update) -> None:
+        watch.saw(update.target_tokens)
         watch.update()
-        update(self, step, found)
+        tell(self, step, update)
 
     Journal.update = noted  # type: ignore[method-assign]
 
@@ -32,7 +33,7 @@ def main() -> None:
     recipe = recipes.load(Path(watch.order["folder"], "recipe.yaml"))
     train(recipe, watch.order["device"])
     *_, last = Layout.of(recipe).metrics.read_text("utf-8").splitlines()
-    watch.report(parameter_count(recipe), json.loads(last)["loss"])
+    watch.report(parameter_count(recipe), json.loads(last)["loss"], nmt=__version__)
 
 
 if __name__ == "__main__":

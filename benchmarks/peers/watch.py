@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,7 +35,7 @@ class Watch:
         self.order = order
         self._updates = self._tokens = 0
         self._marks: list[Mark] = []
-        self._memory = 0.0
+        self._memory = {"memory_mb": 0.0, "device_memory_mb": 0.0}
 
     @classmethod
     def ordered(cls) -> "Watch":
@@ -59,12 +58,14 @@ class Watch:
         self._updates += 1
         if self._updates not in (self.order["warm_up"], self.order["updates"]):
             return
-        if self.order["device"] == "cuda":
+        gpu = self.order["device"] == "cuda"
+        if gpu:
             torch.cuda.synchronize()
         self._marks.append(Mark(time.perf_counter(), sum(map(_cpu_seconds, _family(os.getpid()))), self._tokens))
-        self._memory = sum(map(_most_memory, _family(os.getpid())))
+        self._memory["memory_mb"] = sum(map(_most_memory, _family(os.getpid())))
+        self._memory["device_memory_mb"] = torch.cuda.max_memory_allocated() / 1e6 if gpu else 0.0
 
-    def report(self, parameters: int, valid_nll: float, *packages: str) -> None:
+    def report(self, parameters: int, valid_nll: float, **versions: str) -> None:
         """Writes down what was found: the last thing that a program does.
 
         valid_nll: -log p per target token of the valid text after the last update, in nats.
@@ -74,11 +75,10 @@ class Watch:
             "seconds": end.seconds - begin.seconds,
             "cpu_seconds": end.cpu_seconds - begin.cpu_seconds,
             "tokens": end.tokens - begin.tokens,
-            "memory_mb": self._memory,
-            "device_memory_mb": torch.cuda.max_memory_allocated() / 1e6 if self.order["device"] == "cuda" else None,
+            **self._memory,
             "parameters": parameters,
             "valid_nll": valid_nll,
-            "versions": {package: version(package) for package in ("torch", *packages)},
+            "versions": {"torch": torch.__version__, **versions},
         }
         Path(self.order["folder"], "result.json").write_text(json.dumps(found), "utf-8")
 
