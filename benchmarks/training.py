@@ -18,7 +18,8 @@ real one, tokens from a vocabulary of 37,000. Of arithmetic an update has 6 · N
 a target token, where N are the parameters: 0.378 GFLOP for base and 1.284 for big. The fraction of the peak is of what
 the maker says of bf16 without sparsity, by the name of the device, or `--peak`.
 
-The last line is a JSON object of all figures. Ratios carry over to other machines, times do not.
+The last line is a JSON object of all figures. Ratios carry over to other machines, times do not. It runs on Linux, for
+memory and CPU seconds are read from /proc.
 """
 
 import argparse
@@ -52,8 +53,9 @@ from nmt.model.device import has_bf16  # noqa: E402
 from nmt.recipe import Layout  # noqa: E402
 from nmt.text import Tokenizers  # noqa: E402
 
-PEAKS = {"B200": 2250, "H200": 989, "GH200": 989, "H100 PCIe": 756, "H100": 989, "A100": 312}  # bf16, TFLOP/s
-CHARACTERS = [*range(0x4E00, 0xA000), *range(0x20000, 0x2A6D0)]  # which Unicode's normal forms leave as they are
+PEAKS = {"B200": 2250, "H200": 989, "H100 PCIe": 756, "H100": 989, "A100": 312}  # bf16, TFLOP/s; GH200 has H200 in it
+# Characters that Unicode's normal forms leave as they are.
+CHARACTERS = np.concatenate([np.arange(0x4E00, 0xA000), np.arange(0x20000, 0x2A6D0)])
 
 
 class Size(NamedTuple):
@@ -92,8 +94,8 @@ PEERS = {
 
 RECIPE = """
 run: "{run}"
-data: {{source: {source}, target: {target}, train: "{text}", valid: "{valid}", max_length: 1024, max_ratio: 1000, clean: {{
-  control_characters: false, entities: false, tags: false, identical: false, min_letters: 0, script: false,
+data: {{source: {source}, target: {target}, train: "{text}", valid: "{valid}", max_length: 1024, max_ratio: 1000,
+  clean: {{control_characters: false, entities: false, tags: false, identical: false, min_letters: 0, script: false,
   misaligned: false, duplicates: false}}}}
 tokenizer: {{vocab_size: {vocabulary}}}
 model: {{layers: {layers}, d_model: {width}, heads: {heads}, d_ffn: {ffn}, dropout: {dropout}}}
@@ -155,8 +157,8 @@ def made_up(asked: argparse.Namespace, order: Order, real: Text, folder: Path) -
     folder.mkdir(exist_ok=True)
     chance = np.random.default_rng(order["seed"])
     alphabet = CHARACTERS[: order["vocabulary"] - 256 - SPECIALS - 1]  # beside bytes, and "▁", which begins a line
+    lengths = np.stack(Shards.open(real.data, "train").lengths)
     for split, pairs in {"train": asked.pairs, "valid": 200}.items():
-        lengths = np.stack(Shards.open(real.data, "train").lengths)
         drawn = lengths[:, chance.integers(lengths.shape[1], size=pairs)]
         for side, language in zip(drawn, (asked.source, asked.target), strict=True):
             with open(folder / f"{split}.{language}", "w", encoding="utf-8") as file:
@@ -210,12 +212,8 @@ def measured(
     found: dict[str, list[dict[str, Any]]] = {f"{name} {precision}": [] for name, precision in who}
     for number in range(asked.rounds):
         for name, precision in who:
-            folder = str(out / f"{model}-{name}-{precision}")
-            order = ordered(asked, SIZES[model]) | {
-                "precision": precision,
-                "folder": folder,
-                "pieces": str(text.pieces),
-            }
+            order = ordered(asked, SIZES[model]) | {"precision": precision, "pieces": str(text.pieces)}
+            order["folder"] = str(out / f"{model}-{name}-{precision}")
             result = train(name, pythons[name], order, text)
             found[f"{name} {precision}"].append(result)
             speed = result["tokens"] / result["seconds"]
@@ -268,19 +266,26 @@ def table(found: dict[str, dict[str, Any]]) -> Iterator[str]:
 
 
 def install(names: list[str], folder: Path, pip: list[str]) -> None:
-    """Makes the environments that are not there: torch first, of the version that is here, and it stays."""
+    """Makes the environments that are not there: torch first, of the version that is here, and it stays.
+
+    Raises RuntimeError where that fails; of what is half made nothing is left.
+    """
     release = torch.__version__.partition("+")[0]
     for name in names:
         environment = folder / name
         if (environment / "bin/python").exists():
             continue
         tell(f"{environment}: installing {PEERS[name].requirements}")
-        subprocess.run([sys.executable, "-m", "venv", environment], check=True)
-        (environment / "constraints.txt").write_text(f"torch=={release}\n")
         command = [str(environment / "bin/python"), "-m", "pip", "install", "--quiet", *pip]
-        subprocess.run([*command, f"torch=={release}"], check=True)
         constraints = ["-c", str(environment / "constraints.txt")]
-        subprocess.run([*command, *constraints, *PEERS[name].requirements.split()], check=True)
+        try:
+            subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+            (environment / "constraints.txt").write_text(f"torch=={release}\n")
+            subprocess.run([*command, f"torch=={release}"], check=True)
+            subprocess.run([*command, *constraints, *PEERS[name].requirements.split()], check=True)
+        except subprocess.CalledProcessError:
+            shutil.rmtree(environment, ignore_errors=True)
+            raise RuntimeError(f"{name} could not be installed: what pip said stands above") from None
 
 
 def pythons(names: list[str], folder: Path) -> dict[str, str]:
@@ -361,9 +366,8 @@ def command_line() -> argparse.Namespace:
     return found
 
 
-def main() -> int:
-    """Measures, prints tables and the JSON object; gives the exit code."""
-    options = command_line()
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """All figures; prints a table for each model. Raises `NmtError` and RuntimeError."""
     names, out = list(filter(None, options.peers.split(","))), options.out.absolute()
     if options.install:
         install(names, options.envs, shlex.split(options.pip))
@@ -371,16 +375,20 @@ def main() -> int:
     there, peak = pythons(names, options.envs), peak_of(options)
     report: dict[str, Any] = {"machine": machine(options)}
     for model in options.model.split(","):
-        try:
-            found = figures(measured(options, model, there, out), peak)
-        except (NmtError, RuntimeError) as error:
-            tell(f"training: error: {error}")
-            return 2
-        order = ordered(options, SIZES[model])
-        del order["precision"]
-        report[model] = {"setting": order | {"rounds": options.rounds}, "figures": found}
-        print(f"\n{model}, updates of {order['batch_tokens']:,} tokens\n", *table(found), sep="\n", flush=True)
-    print(json.dumps(report))
+        found = figures(measured(options, model, there, out), peak)
+        setting = ordered(options, SIZES[model]) | {"precision": options.precision, "rounds": options.rounds}
+        report[model] = {"setting": setting, "figures": found}
+        print(f"\n{model}, updates of {setting['batch_tokens']:,} tokens\n", *table(found), sep="\n", flush=True)
+    return report
+
+
+def main() -> int:
+    """Measures, prints tables and the JSON object; gives the exit code."""
+    try:
+        print(json.dumps(measure(command_line())))
+    except (NmtError, RuntimeError) as error:
+        tell(f"training: error: {error}")
+        return 2
     return 0
 
 
