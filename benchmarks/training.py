@@ -161,9 +161,11 @@ def made_up(asked: argparse.Namespace, order: Order, real: Text, folder: Path) -
     for split, pairs in {"train": asked.pairs, "valid": 200}.items():
         drawn = lengths[:, chance.integers(lengths.shape[1], size=pairs)]
         for side, language in zip(drawn, (asked.source, asked.target), strict=True):
+            ends = np.maximum(1, side - 1).cumsum()
+            stream = chance.permutation(np.resize(alphabet, ends[-1]))  # each as often as any other
             with open(folder / f"{split}.{language}", "w", encoding="utf-8") as file:
-                for length in side.tolist():
-                    print("".join(map(chr, chance.choice(alphabet, max(1, length - 1)))), file=file)
+                for line in np.split(stream, ends[:-1]):
+                    print("".join(map(chr, line)), file=file)
     return prepared(order, folder, str(folder / "train"), str(folder / "valid"))
 
 
