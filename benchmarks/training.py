@@ -358,7 +358,7 @@ def command_line() -> argparse.Namespace:
     found.updates = found.updates or (4 if quick else 200 if gpu else 50)
     found.warm_up = found.warm_up or (2 if quick else 50 if gpu else 10)
     found.rounds = min(found.rounds, 2) if quick else found.rounds
-    for key, known in {"model": SIZES, "peers": PEERS, "precision": ("fp32", "bf16")}.items():
+    for key, known in {"model": list(SIZES), "peers": list(PEERS), "precision": ["fp32", "bf16"]}.items():
         if unknown := {*filter(None, getattr(found, key).split(","))}.difference(known):
             parser.error(f"--{key}: must be of {', '.join(known)}, found {', '.join(sorted(unknown))}")
     if found.warm_up >= found.updates:
