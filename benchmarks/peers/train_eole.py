@@ -39,7 +39,6 @@ def recipe(order: dict[str, Any]) -> dict[str, Any]:
             "label_smoothing": order["smoothing"], "param_init_method": "xavier_uniform", "max_grad_norm": 0,
             "optim": "adam", "adam_beta2": 0.98, "adam_eps": 1e-9, "decay_method": "noam", "learning_rate": 1.0,
             "warmup_steps": order["warmup"], "log_attention_entropy": False,
-            "torch_compile": order.get("compile", False),
         },
     }  # fmt: skip
 
