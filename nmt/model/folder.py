@@ -1,6 +1,6 @@
 """The model folder: `recipe.yaml` (resolved), the tokenizer, `model.safetensors`. Every later command takes it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -64,7 +64,9 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> ModelFolder:
     with _Undrawn():
         model = build(recipe, tokenizers)
     try:
-        for parameter, weight in _fitting(model, read_weights(folder / WEIGHTS), folder / WEIGHTS):
+        for parameter, weight in _fitting(
+            dict(model.named_parameters()), read_weights(folder / WEIGHTS), folder / WEIGHTS
+        ):
             parameter.data = weight.to(parameter.dtype)
     except ModelError as error:
         raise ModelError(f"{error}: copy the model again, or make it with `nmt average`") from None
@@ -103,18 +105,24 @@ def read_recipe(folder: Path) -> Recipe:
 
 def weights_of(model: Transformer) -> dict[str, Tensor]:
     """The model's weights by name on the CPU, a shared one once."""
-    return {name: p.detach().to("cpu", torch.float32).contiguous() for name, p in model.named_parameters()}
+    return on_cpu(dict(model.named_parameters()))
 
 
-def set_weights(model: Transformer, weights: dict[str, Tensor], origin: Path) -> None:
-    """Copies the weights read from `origin` into the model. Raises `ModelError` where they are not this model's."""
+def on_cpu(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same in fp32 on the CPU, where they may be written."""
+    return {name: p.detach().to("cpu", torch.float32).contiguous() for name, p in parameters.items()}
+
+
+def set_weights(parameters: Mapping[str, nn.Parameter], weights: dict[str, Tensor], origin: Path) -> None:
+    """Copies weights read from `origin` into a model's parameters. Raises `ModelError` where they are not its own."""
     with torch.no_grad():
-        for parameter, weight in _fitting(model, weights, origin):
+        for parameter, weight in _fitting(parameters, weights, origin):
             parameter.copy_(weight)
 
 
-def _fitting(model: Transformer, weights: dict[str, Tensor], origin: Path) -> list[tuple[nn.Parameter, Tensor]]:
-    parameters = dict(model.named_parameters())
+def _fitting(
+    parameters: Mapping[str, nn.Parameter], weights: dict[str, Tensor], origin: Path
+) -> list[tuple[nn.Parameter, Tensor]]:
     if missing := parameters.keys() ^ weights.keys():
         raise ModelError(f"{origin}: not the weights of this recipe's model: {sorted(missing)[0]} is on one side only")
     for name, parameter in parameters.items():

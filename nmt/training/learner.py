@@ -77,6 +77,11 @@ class Learner:
         self._parts = 1  # that each chunk is computed in
 
     @property
+    def parameter_counts(self) -> tuple[int, int]:
+        """Numbers in the model, each counted once, and how many of them learn."""
+        return self.model.parameter_count(), sum(parameter.numel() for parameter in self._parameters)
+
+    @property
     def measured(self) -> Transformer:
         """The model that is measured, saved and averaged: that of the running mean, where there is one."""
         return self.mean.model if self.mean else self.model

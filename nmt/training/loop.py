@@ -4,7 +4,6 @@ import math
 import signal
 import time
 from contextlib import nullcontext
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,17 +13,16 @@ from nmt.data import check_prepared
 from nmt.data.batches import Chunk, Cursor, Ids, Sampler, pack, split
 from nmt.data.mixing import Order, parts_of, told
 from nmt.data.segmentation import Segmenter
-from nmt.data.shards import Manifest, Shards, fingerprint
+from nmt.data.shards import Manifest, Shards
 from nmt.files import alone_in, make_folder
 from nmt.model.device import pick_device, pick_precision
-from nmt.model.folder import build, weights_of
-from nmt.model.transformer import Transformer
+from nmt.model.folder import weights_of
 from nmt.model.views import why_padded
 from nmt.recipe import Layout, Recipe
 from nmt.text import Tokenizers
-from nmt.training import checkpoint
-from nmt.training.checkpoint import State
-from nmt.training.finetuning import begin, freeze
+from nmt.training import checkpoint, finetuning
+from nmt.training.checkpoint import Origin, State
+from nmt.training.determinism import repeatable
 from nmt.training.health import IN_A_ROW, REWINDS, Fault, examine, hopeless
 from nmt.training.journal import Journal
 from nmt.training.learner import Learner, Sums
@@ -33,15 +31,18 @@ from nmt.training.validation import Validation
 from nmt.training.world import World, joined
 
 
-def train(recipe: Recipe, device: str = "auto", seconds: float | None = None) -> signal.Signals | None:
+def train(
+    recipe: Recipe, device: str = "auto", seconds: float | None = None, deterministic: bool = False
+) -> signal.Signals | None:
     """Trains as the recipe says, from the last checkpoint if there is one; checkpoints land in RUN/checkpoints.
 
     After so many seconds, if given, it saves and leaves, as at a signal. Gives the signal that ended it early, or None.
+    `deterministic` has a GPU give the same bits each time, as a CPU does, if more slowly (`nmt.training.determinism`).
     Raises `DataError`, `CheckpointError`, `DeviceError`, `OutputError`, and `TrainingError` where the numbers do not
     stay finite.
     """
     where = pick_device(device)
-    with joined(where) as world:
+    with repeatable(deterministic), joined(where) as world:
         training = Training(recipe, where, world)
         alone = alone_in(training.layout.checkpoints) if world.first else nullcontext()
         with alone, Stopping(seconds) as stopping:
@@ -84,9 +85,10 @@ class Training:
         check_prepared(self.layout.data, recipe)
         self._shards = Shards.open(self.layout.data, "train")
         self._split = Manifest.load(self.layout.data).splits["train"]
-        self._fingerprint = fingerprint(self.layout.data)
+        self._origin = Origin.of(recipe)
         self._tokenizers = tokenizers = Tokenizers.load(self.layout.data)
-        model = self._new_model().to(device)
+        model, self._new = finetuning.new_model(recipe, tokenizers)
+        model = model.to(device)
         self.learner = Learner(recipe, model, device, pick_precision(recipe.train.precision, device), world)
         order = Order(len(self._shards), recipe.seed, parts_of(recipe.data, self._split))
         self._sampler = Sampler(self._shards, recipe.train.batch_tokens, order)
@@ -98,7 +100,7 @@ class Training:
         self._found = checkpoint.last(self.layout.checkpoints)
         self.state = State()
         if self._found:
-            self.state = checkpoint.restore(self._found, self.learner, recipe, self._fingerprint)
+            self.state = checkpoint.restore(self._found, self.learner, recipe, self._origin)
         self._saved = self.state.step
         self._ahead: Batch | None = None
 
@@ -119,10 +121,17 @@ class Training:
         kind = {torch.float32: "fp32", torch.bfloat16: "bf16"}[learner.precision]
         threads = f", {torch.get_num_threads()} threads" if learner.device.type == "cpu" else ""
         others = f", {self.world.size} processes" if self.world.size > 1 else ""
-        start = f"going on from {self._found}" if self._found else "from the beginning"
+        start = "from the beginning"
+        if self.recipe.train.init:
+            start = finetuning.told(self.recipe.train.init, self._new)
+        if self._found:
+            start = f"going on from {self._found}"
+        total, learning = learner.parameter_counts
+        part = f"{learning / 1e6:.2f} of " if learning < total else ""
+        same = ", deterministic" if torch.are_deterministic_algorithms_enabled() else ""
         slow = why_padded(self.recipe.model) if (learner.device.type, kind) == ("cuda", "bf16") else None
         return (
-            f"{learner.model.parameter_count() / 1e6:.1f} M parameters on {learner.device} in {kind}{threads}{others}; "
+            f"{part}{total / 1e6:.1f} M parameters on {learner.device} in {kind}{threads}{others}{same}; "
             f"{start}, {step:,} of {self.recipe.train.steps:,} updates done"
             + (f"; {mix}" if (mix := told(self.recipe.data, self._split)) else "")
             + (f"; attention pads, for the kernel without padding cannot take {slow}" if slow else "")
@@ -212,23 +221,14 @@ class Training:
         if health.rewinds == REWINDS:
             raise hopeless(step, self.layout.skipped)
         if place := checkpoint.good(self.layout.checkpoints, self.recipe):
-            to = checkpoint.restore(place, self.learner, self.recipe, self._fingerprint).step
+            to = checkpoint.restore(place, self.learner, self.recipe, self._origin).step
         else:
             to = 0
-            self.learner.restart(weights_of(self._new_model()))
+            self.learner.restart(weights_of(finetuning.new_model(self.recipe, self._tokenizers)[0]))
         if self.world.first:
             checkpoint.remove_after(self.layout.checkpoints, to)
         self.state = State(to, cursor, seconds, health.rewound(step))
         journal.rewind(step, to, why)
-
-    def _new_model(self) -> Transformer:
-        """The model before its first update: drawn by the seed, or that which is fine-tuned."""
-        torch.manual_seed(self.recipe.seed)
-        model = build(self.recipe, self._tokenizers)
-        if folder := self.recipe.train.init:
-            begin(model, self.recipe, self._tokenizers, Path(folder))
-        freeze(model, self.recipe.train.freeze)
-        return model
 
     def _measure(self, journal: Journal, stopping: Stopping) -> None:
         """Measures the valid corpus where that is due; where a signal comes, the next run does it."""
@@ -244,7 +244,7 @@ class Training:
         # Of a training that was rewound to its beginning there is nothing to save: all of it follows from the seed.
         if self.state.step and self.world.first:
             where = self.layout.checkpoints
-            checkpoint.save(where, self.learner, self.recipe, self._fingerprint, self.state, journal.scores)
+            checkpoint.save(where, self.learner, self.recipe, self._origin, self.state, journal.scores)
         self._saved = self.state.step
 
     def _due(self, every: int) -> bool:

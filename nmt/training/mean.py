@@ -11,14 +11,17 @@ class RunningMean:
     """The exponential moving average of a model's weights: `model` is a second one, which has it for its weights."""
 
     def __init__(self, model: Transformer, decay: float) -> None:
-        self.model = deepcopy(model).requires_grad_(False).eval()
+        shared = {id(p): p for p in model.parameters() if not p.requires_grad}  # for it stays as it is
+        self.model = deepcopy(model, shared).requires_grad_(False).eval()
         self._of, self._decay = model, decay
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Takes in the weights after update `step`; of the first ones it takes more, for the mean begins at random."""
         share = 1 - min(self._decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_([*self.model.parameters()], [*self._of.parameters()], share)
+        pairs = zip(self.model.parameters(), self._of.parameters(), strict=True)
+        means, now = zip(*(pair for pair in pairs if pair[1].requires_grad), strict=True)
+        torch._foreach_lerp_(means, now, share)
 
     def restart(self) -> None:
         """Begins again with the weights as they are."""

@@ -17,7 +17,7 @@ class Optimizer:
     def __init__(self, recipe: Recipe, model: nn.Module) -> None:
         choice = recipe.train.optimizer
         named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        matrices = _inner_matrices(model) & named.keys() if choice.name == "muon" else set()
+        matrices = _for_muon(recipe, model) & named.keys()
         self._parts: list[tuple[list[str], tuple[str, ...], torch.optim.Optimizer]] = []
         if rest := {name: p for name, p in named.items() if name not in matrices}:
             adam = torch.optim.AdamW(
@@ -74,6 +74,15 @@ class Optimizer:
             optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
 
 
-def _inner_matrices(model: nn.Module) -> set[str]:
-    """The names of the weights that Muon is for: matrices from states to states, not embeddings and projections."""
+def kept_numbers(recipe: Recipe, model: nn.Module) -> int:
+    """How many numbers, in fp32, the optimizer of a model keeps once it has taken a step."""
+    muon = _for_muon(recipe, model)
+    learning = ((name, p.numel()) for name, p in model.named_parameters() if p.requires_grad)
+    return sum(count if name in muon else 2 * count + 1 for name, count in learning)
+
+
+def _for_muon(recipe: Recipe, model: nn.Module) -> set[str]:
+    """The names of the weights that Muon takes: matrices from states to states, not embeddings and projections."""
+    if recipe.train.optimizer.name != "muon":
+        return set()
     return {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Linear)}
