@@ -120,3 +120,10 @@ def test_another_model_or_vocabulary_is_refused_with_what_differs(model: Path, t
 def test_a_recipe_that_freezes_all_is_refused() -> None:
     with pytest.raises(RecipeError, match=r"train\.freeze: must leave something to learn"):
         recipes.loads(RECIPE.format(run="run", text="text"), overrides=["train.freeze=[embeddings, encoder, decoder]"])
+
+
+def test_of_a_projection_that_stays_no_gradient_is_computed(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nmt.training.loss._add_product", lambda *_: pytest.fail("a product for nothing"))
+    train(prepared(text, tmp_path / "run", "train.freeze=embeddings"), "cpu")

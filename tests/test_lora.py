@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import test_known_answer as known
+import test_world as world
 import torch
 from torch import Tensor
 
@@ -277,6 +278,19 @@ def test_symbols_that_could_never_learn_are_refused(base: Path, text: Path, tmp_
         recipe = prepared(text, tmp_path / key, *reuse, change)
         with pytest.raises(ModelError, match=rf"does not know <new>, and could not learn it, for with {key}"):
             Training(recipe, torch.device("cpu"))
+
+
+@pytest.mark.slow
+def test_the_number_of_processes_changes_nothing(tuned: Callable[..., Recipe], tmp_path: Path) -> None:
+    changes = "train.optimizer.eps=1e-3", "train.chunk_tokens=40"
+    whole, parts = (tuned(name, *changes) for name in ("whole", "parts"))
+    train(whole, "cpu")
+    path = tmp_path / "parts.yaml"
+    path.write_text(recipes.dump(parts), "utf-8")
+    codes, said = world.ended(world.start(2, path))
+    assert codes == [0, 0], said
+    for name, tensor in files(parts, 12).items():
+        torch.testing.assert_close(tensor, files(whole, 12)[name], rtol=1e-3, atol=1e-5)
 
 
 # A task whose answer is known
