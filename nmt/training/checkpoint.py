@@ -10,17 +10,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from pydantic import ValidationError
 from torch import Tensor
 
 from nmt.data.batches import Cursor
 from nmt.errors import CheckpointError, DataError, ModelError
 from nmt.files import make_folder, read_json, whole_folder, write_json
-from nmt.model.folder import WEIGHTS, read_weights, set_weights, weights_of, write_weights
+from nmt.model.folder import WEIGHTS, fitting, read_weights, write_weights
+from nmt.model.transformer import Transformer
 from nmt.recipe import Recipe
 from nmt.training.health import Health
 from nmt.training.learner import Learner
 from nmt.training.schedule import learning_rate
+from nmt.training.sharding import copies, like
 
 OPTIMIZER = "optimizer.safetensors"
 MEAN = "mean.safetensors"
@@ -41,21 +44,39 @@ class State(NamedTuple):
     health: Health = Health()
 
 
-def save(
-    checkpoints: Path, learner: Learner, recipe: Recipe, data: str, state: State, scores: Mapping[int, float]
-) -> Path:
-    """Writes the checkpoint of `state` and removes those that are outdated; gives its folder.
+class Snapshot(NamedTuple):
+    """A copy of all that a checkpoint holds, which no later update changes; `tensors` by file and name, on the CPU."""
+
+    tensors: dict[str, dict[str, Tensor]]
+    state: State
+    recipe: Recipe
+    data: str
+
+
+def snapshot(learner: Learner, recipe: Recipe, data: str, state: State) -> Snapshot:
+    """Copies what there is to save; takes as much memory as that, in the first process. All processes must ask.
+
+    Raises `TrainingError` where another process is gone.
+    """
+    weights: dict[str, Tensor] = dict(learner.model.named_parameters())
+    held = {WEIGHTS: weights, OPTIMIZER: learner.optimizer.tensors()}
+    if learner.mean:
+        held[MEAN] = dict(learner.mean.model.named_parameters())
+    return Snapshot({file: copies(named, learner.world) for file, named in held.items()}, state, recipe, data)
+
+
+def save(checkpoints: Path, snapshot: Snapshot, scores: Mapping[int, float]) -> Path:
+    """Writes a checkpoint and removes those that are outdated; gives its folder.
 
     `scores` says how good the models of some updates are. What a process that was killed has left half-written goes
     too. Raises `OutputError`.
     """
+    tensors, state, recipe, data = snapshot
     path = checkpoints / f"step-{state.step:08d}"
     make_folder(checkpoints)
     with whole_folder(path) as folder:
-        write_weights(folder / WEIGHTS, weights_of(learner.model))
-        if learner.mean:
-            write_weights(folder / MEAN, weights_of(learner.mean.model))
-        write_weights(folder / OPTIMIZER, learner.optimizer.tensors())
+        for file, named in tensors.items():
+            write_weights(folder / file, named)
         said = state._asdict() | {"health": state.health._asdict()}
         write_json(folder / STATE, said | {"data": data, "recipe": recipe.model_dump(mode="json")})
     for old in (*_outdated(checkpoints, recipe, scores), *checkpoints.glob(".step-*.tmp")):
@@ -130,13 +151,19 @@ def restore(path: Path, learner: Learner, recipe: Recipe, data: str) -> State:
     """
     stored = check(path, recipe, data)
     try:
-        set_weights(learner.model, read_weights(path / WEIGHTS), path / WEIGHTS)
+        _set_weights(learner.model, path / WEIGHTS)
         if learner.mean:
-            set_weights(learner.mean.model, read_weights(path / MEAN), path / MEAN)
+            _set_weights(learner.mean.model, path / MEAN)
         learner.optimizer.set_tensors(read_weights(path / OPTIMIZER))
         return State(int(stored["step"]), Cursor(*stored["cursor"]), float(stored["seconds"]), _health(stored))
     except (ModelError, KeyError, ValueError, TypeError) as error:
         raise _damaged(path, error) from None
+
+
+@torch.no_grad()
+def _set_weights(model: Transformer, file: Path) -> None:
+    for parameter, weight in fitting(model, read_weights(file), file):
+        parameter.copy_(like(weight, parameter))
 
 
 def check(path: Path, recipe: Recipe, data: str) -> dict[str, Any]:

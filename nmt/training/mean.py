@@ -5,6 +5,7 @@ from copy import deepcopy
 import torch
 
 from nmt.model.transformer import Transformer
+from nmt.training.sharding import local
 
 
 class RunningMean:
@@ -18,7 +19,7 @@ class RunningMean:
     def update(self, step: int) -> None:
         """Takes in the weights after update `step`; of the first ones it takes more, for the mean begins at random."""
         share = 1 - min(self._decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_([*self.model.parameters()], [*self._of.parameters()], share)
+        torch._foreach_lerp_([*map(local, self.model.parameters())], [*map(local, self._of.parameters())], share)
 
     def restart(self) -> None:
         """Begins again with the weights as they are."""

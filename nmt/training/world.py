@@ -1,7 +1,7 @@
 """Several processes that train one model together, as `torchrun` starts them; most often there is but one.
 
-Each has the whole model and computes some chunks of every update. Their gradients are summed, once an update, so that
-all take the same step. Only the first says anything, and writes.
+Each has the whole model (or a share of it: `nmt.training.sharding`) and computes some chunks of every update. Their
+gradients are summed, once an update, so that all take the same step. Only the first says anything, and writes.
 """
 
 import os
@@ -42,7 +42,7 @@ class World(NamedTuple):
             return
         for bucket in _buckets(tensors):
             flat = torch.cat([tensor.flatten() for tensor in bucket])
-            with _told():
+            with told():
                 dist.all_reduce(flat)
             for tensor, part in zip(bucket, flat.split([tensor.numel() for tensor in bucket]), strict=True):
                 tensor.copy_(part.view_as(tensor))
@@ -52,7 +52,7 @@ class World(NamedTuple):
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
-        with _told():
+        with told():
             dist.all_gather_object(values, value)
         return values
 
@@ -65,7 +65,7 @@ def joined(device: torch.device) -> Iterator[World]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    with _told():
+    with told():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield World(dist.get_world_size(), dist.get_rank())
@@ -88,7 +88,7 @@ def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def told() -> Iterator[None]:
     """Says in words that another process is gone, for the engine says it in many lines, and each in its own way."""
     try:
         yield
