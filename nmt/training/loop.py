@@ -231,11 +231,12 @@ class Training:
 
     def _rewind(self, journal: Journal, why: str) -> None:
         """Takes up earlier weights and goes on with the data from here. Raises `TrainingError` if that was in vain."""
-        self._saving.wait()
         step, cursor, seconds, health = self.state
         if health.rewinds == REWINDS:
             raise hopeless(step, self.layout.skipped)
-        if place := checkpoint.good(self.layout.checkpoints, self.recipe):
+        self._saving.wait()
+        place, *_ = self.world.gather(checkpoint.good(self.layout.checkpoints, self.recipe))
+        if place:  # as the first process finds it, which alone knows that nothing is under way
             to = checkpoint.restore(place, self.learner, self.recipe, self._fingerprint).step
         else:
             to = 0

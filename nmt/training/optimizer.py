@@ -65,16 +65,17 @@ class Optimizer:
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
         for names, kinds, optimizer in self._parts:
             for name, parameter in zip(names, optimizer.param_groups[0]["params"], strict=True):
-                for kind in kinds:
+                for kind in kinds if parameter in optimizer.state else ():  # not before it has taken a step
                     yield f"{kind}/{name}", optimizer.state[parameter][kind]
 
     def set_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Takes up what `tensors` gave. Raises KeyError where something is missing."""
+        """Takes up what `tensors` gave, nothing before the first step. Raises KeyError where something is missing."""
         for names, kinds, optimizer in self._parts:
             parameters = zip(names, optimizer.param_groups[0]["params"], strict=True)
             state = {
                 i: {kind: like(tensors[f"{kind}/{name}"], parameter) for kind in kinds}
                 for i, (name, parameter) in enumerate(parameters)
+                if tensors
             }
             optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
 
