@@ -8,7 +8,7 @@
 
 kills: SIGKILL at 20 random moments, run again each time; the weights are compared with those of a run left alone.
 ranks: 1, then 2, then 1 processes, with the whole model each and with a share; the loss is compared likewise.
-stops: SIGTERM in an update, a validation and a save of the base model, and SIGKILL to one of two processes: seconds.
+stops: SIGTERM in an update, a validation and a save of a base model, and SIGKILL to one of two processes: seconds.
 saving: seconds that a checkpoint of the base model takes, and how long of that it holds training up.
 memory: what a process holds, trained on `--text` and on `--large`, with the same model and updates.
 
@@ -206,17 +206,17 @@ def stops(options: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]
     keys = TRAIN | {"steps": 1000, "batch_tokens": 100, "valid_every": 1000, "checkpoint_every": 1000}
     base = make(options, folder / "base", options.text, train=keys, tokenizer={"vocab_size": 8000})
     moments: dict[str, tuple[dict[str, Any], Callable[[Run], bool]]] = {
-        "in an update of 25,000 tokens": ({"batch_tokens": 25000}, lambda run: "updates done" in run.said),
+        "in an update of 2,000 tokens": ({"batch_tokens": 2000}, lambda run: "update       1" in run.said),
         "in a validation": ({"valid_every": 2}, lambda run: "update       2" in run.said),
         "in a save": ({"checkpoint_every": 2}, lambda run: bool(run.saving)),
     }
-    for number, (name, (train, moment)) in enumerate(moments.items()):
+    for number, (name, (train, moment)) in enumerate(moments.items(), 1):
         run = Run(elsewhere(base, f"stop-{number}", **train))
         run.wait_for(moment)
         time.sleep(0 if run.saving else 2)
         [code], seconds = run.end(signal.SIGTERM)
         good = [path for path in (run.folder / "checkpoints").glob("step-*") if (path / "state.json").exists()]
-        ok = code == 143 and seconds < SECONDS and bool(good) == (number > 0) and not run.saving
+        ok = code == 143 and seconds < SECONDS and bool(good) and not run.saving
         yield {"SIGTERM": name, "seconds": seconds, "exit code": code, "saved": [p.name for p in good], "ok": ok}
     run = Run(elsewhere(base, "lost", checkpoint_every=2), 2)
     run.wait_for(lambda run: "update       3" in run.said)

@@ -329,6 +329,9 @@ def test_the_memory_of_all_layers_is_extended_from_few(tmp_path: Path) -> None:
     model = Transformer(asked.model, 330, 330)
     assert taken.parameters == model.parameter_count()
     assert taken.state == sum(16 * parameter.numel() for parameter in model.parameters())
+    assert taken.copy == sum(12 * parameter.numel() for parameter in model.parameters())
+    mean = estimate(recipe(tmp_path, *changes, "train.ema=0.9"), lengths, 500, "cpu")
+    assert (mean.state - taken.state, mean.copy - taken.copy) == (4 * taken.parameters, 4 * taken.parameters)
     longest = split(np.arange(500), (lengths[:, 0], lengths[:, 1]), 256)[-1]
     chunk = pack(Segmented([(np.full(a, 300), np.full(b, 300)) for a, b in lengths]), longest)
     kept = estimates._kept(asked, chunk, torch.device("cpu"), torch.float32)
@@ -401,7 +404,7 @@ def test_the_terminal_says_what_json_says_in_80_columns(shell: Shell) -> None:
 def test_the_estimate_is_said_too(shell: Shell) -> None:
     done = shell("check", "recipe.yaml", "--workers", 1, "--json", "--device", "cpu", "--sample", 300)
     taken = json.loads(done.out)["training"]
-    assert taken["memory"] == taken["state"] + taken["activations"]
+    assert taken["memory"] == taken["state"] + taken["activations"] + taken["copy"]
     assert taken["hours"] * 3600 == pytest.approx(taken["update_seconds"] * taken["updates"])
     assert done.err == ""
 

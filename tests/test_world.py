@@ -51,16 +51,18 @@ def prepared(text: Path, run: Path, *changes: str) -> Path:
     return path
 
 
-def start(processes: int, recipe: Path, *options: str) -> list[subprocess.Popen[str]]:
+def start(processes: int, recipe: Path, *options: str, device: str = "cpu") -> list[subprocess.Popen[str]]:
     """The processes of a training, as torchrun starts them: each with its place in its environment."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     common = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)}
     common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
-    command = [sys.executable, "-m", "nmt", "train", str(recipe), "--device", "cpu", *options]
+    command = [sys.executable, "-m", "nmt", "train", str(recipe), "--device", device, *options]
     return [
-        subprocess.Popen(command, env=common | {"RANK": str(rank)}, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            command, env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, stderr=subprocess.PIPE, text=True
+        )
         for rank in range(processes)
     ]
 
@@ -115,6 +117,19 @@ def test_the_number_of_processes_changes_nothing_and_only_the_first_speaks(
             theirs = read_weights(checkpoint(tmp_path / "parts", file))
             for name, tensor in read_weights(whole).items():
                 torch.testing.assert_close(theirs[name], tensor, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_share_of_the_model_on_each_gpu_learns_what_one_gpu_does(precision: str, text: Path, tmp_path: Path) -> None:
+    if torch.cuda.device_count() < 2:
+        pytest.skip("takes two GPUs")
+    changes = f"train.precision={precision}", "train.ema=0.9", "model.dropout=0"
+    train(recipes.load(prepared(text, tmp_path / "whole", *changes)), "cuda")
+    codes, said = ended(start(2, prepared(text, tmp_path / "parts", *changes), "--fsdp", device="cuda"))
+    assert codes == [0, 0], said
+    whole, parts = (measured(tmp_path / name)[-1]["loss"] for name in ("whole", "parts"))
+    assert parts == pytest.approx(whole, abs=1e-4 if precision == "fp32" else 3e-2)
 
 
 def test_muon_which_needs_whole_matrices_is_refused_where_they_are_shared_out(text: Path, tmp_path: Path) -> None:

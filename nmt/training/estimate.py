@@ -28,6 +28,8 @@ from nmt.training.loss import BLOCK_NUMBERS
 from nmt.training.world import World
 
 STATE_BYTES = 16  # of a parameter in fp32, its gradient, and two running means of Adam
+COPIED_BYTES = 12  # of these, all but the gradient, while a checkpoint is written
+MEAN_BYTES = 4  # of the running mean of a weight (train.ema), where there is one
 _SHAPES = (1, 1), (2, 1), (1, 2)  # layers of encoder and decoder that are computed
 _REPEATS = 5  # the fastest counts: other work makes it slower, nothing makes it faster
 _PATIENCE = 1.0  # seconds, after which nothing is repeated
@@ -43,7 +45,9 @@ class Estimate:
 
     parameters: int
     state: int
-    """Weights, gradients and Adam: 16 bytes a parameter."""
+    """Weights, gradients and Adam: 16 bytes a parameter; 20 with a running mean."""
+    copy: int
+    """Of the state, in the computer's own memory, while a checkpoint is written: 12 bytes a parameter; 16 likewise."""
     activations: int
     """What the backward pass keeps of the largest chunk, and the block of logits at hand."""
     chunk_tokens: int
@@ -60,8 +64,8 @@ class Estimate:
 
     @property
     def memory(self) -> int:
-        """All of it, beside what Python and torch take themselves."""
-        return self.state + self.activations
+        """All of it on the device, beside what Python and torch take themselves."""
+        return self.state + self.activations + (self.copy if self.device == "cpu" else 0)
 
     @property
     def hours(self) -> float:
@@ -91,9 +95,11 @@ def estimate(recipe: Recipe, lengths: np.ndarray, pairs: int, device: str = "aut
     kept = [_kept(shape, longest, where, precision) for shape in small]
     parameters = parameter_count(recipe)
     projection = 4 * recipe.model.d_model * (vocabulary_size(recipe) - words)
+    mean = MEAN_BYTES if recipe.train.ema else 0
     return Estimate(
         parameters=parameters,
-        state=STATE_BYTES * parameters,
+        state=(STATE_BYTES + mean) * parameters,
+        copy=(COPIED_BYTES + mean) * parameters,
         activations=int(_of_all_layers(recipe, kept)) + projection + 4 * BLOCK_NUMBERS[where.type],
         chunk_tokens=size,
         update_seconds=_of_all_layers(recipe, seconds) * tokens / _tokens(typical) + step[0] * parameters,

@@ -229,14 +229,14 @@ class Learner:
         """Adds to the gradients those of a part of chunk `number` of an update of so many target tokens."""
         # Dropout is a function of these. The first part is the whole, where there is but one.
         torch.manual_seed(_seed(self._recipe.seed, step, number, *([part] if part else [])))
-        with told() if self._sharded else nullcontext():
+        with told(computing=True) if self._sharded else nullcontext():
             loss = self.loss(chunk, self._recipe.train.label_smoothing, self._recipe.train.r_drop)
             (loss.smoothed / tokens).backward()
         return loss
 
     def _sit_out(self) -> None:
         """Takes part in a chunk of others, whose layers are gathered and gradients summed by all, with a loss of 0."""
-        with told():
+        with told(computing=True):
             (self.loss(_NOTHING, 0.0).smoothed * 0).backward()
 
     def _gradient_norm(self) -> Tensor:

@@ -5,6 +5,7 @@ gradients are summed, once an update, so that all take the same step. Only the f
 """
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -88,11 +89,16 @@ def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
 
 
 @contextmanager
-def told() -> Iterator[None]:
-    """Says in words that another process is gone, for the engine says it in many lines, and each in its own way."""
+def told(computing: bool = False) -> Iterator[None]:
+    """Says in words that another process is gone, for the engine says it in many lines, and each in its own way.
+
+    `computing`: the block does other things too, whose errors are left as they are.
+    """
     try:
         yield
     except (RuntimeError, ValueError) as error:  # DistBackendError and its like are RuntimeErrors
+        if computing and not re.search("gloo|nccl", f"{type(error).__name__} {error}", re.IGNORECASE):
+            raise
         first = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise TrainingError(
             f"the processes of this training cannot reach one another, or one of them is gone ({first}): "
