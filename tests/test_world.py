@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,8 @@ train: {{steps: 30, batch_tokens: 200, chunk_tokens: 60, schedule: {{warmup: 20,
         valid_every: 15, valid_bleu: 2, checkpoint_every: 10, keep: 3, log_every: 10}}
 average: {{last: 2}}
 """
-BOTH = pytest.mark.parametrize("how", [(), ("--fsdp",)], ids=["whole", "sharded"])
+SHARDED = pytest.param(("--fsdp",), marks=pytest.mark.slow, id="sharded")
+BOTH = pytest.mark.parametrize("how", [pytest.param((), id="whole"), SHARDED])
 LIMIT = 120  # seconds that a training here may take, on a busy machine
 
 
@@ -51,14 +53,16 @@ def prepared(text: Path, run: Path, *changes: str) -> Path:
     return path
 
 
-def start(processes: int, recipe: Path, *options: str, device: str = "cpu") -> list[subprocess.Popen[str]]:
+def start(
+    processes: int, recipe: Path, *options: str, device: str = "cpu", program: Sequence[str] = ("-m", "nmt")
+) -> list[subprocess.Popen[str]]:
     """The processes of a training, as torchrun starts them: each with its place in its environment."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     common = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)}
     common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
-    command = [sys.executable, "-m", "nmt", "train", str(recipe), "--device", device, *options]
+    command = [sys.executable, *program, "train", str(recipe), "--device", device, *options]
     return [
         subprocess.Popen(
             command, env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, stderr=subprocess.PIPE, text=True
@@ -93,8 +97,16 @@ def measured(run: Path) -> list[dict[str, float]]:
     ("how", "changes"),
     [
         ((), ()),
-        (("--fsdp",), ("train.ema=0.9", "train.clip_norm=2", "model.positions=learned", "train.r_drop=1")),
-        (("--fsdp",), ("model.embeddings=separate", "model.norm=pre", "train.freeze=[encoder]")),
+        (
+            ("--fsdp",),
+            (
+                "train.ema=0.9",
+                "train.clip_norm=2",
+                "train.r_drop=1",
+                "train.freeze=[encoder]",
+                "model.embeddings=separate",
+            ),
+        ),
     ],
 )
 def test_the_number_of_processes_changes_nothing_and_only_the_first_speaks(
@@ -186,6 +198,39 @@ def test_lines_of_an_update_that_is_not_finite_are_told_whichever_process_had_th
     assert codes == [2, 2]
     [first, *_] = map(json.loads, (tmp_path / "run" / "skipped.jsonl").read_text("utf-8").splitlines())
     assert first["pairs"] == len(first["lines"]) > 8  # of all chunks of the update, whose every second one is another's
+
+
+SLOW_AND_BROKEN = """
+import math, time
+from nmt.cli import main
+from nmt.training import checkpoint
+from nmt.training.health import Fault
+from nmt.training.loop import Training
+
+save, attempt = checkpoint.save, Training._try
+
+def slowly(*given):
+    time.sleep(2)
+    return save(*given)
+
+def broken(training, step, leave=False):
+    tried = attempt(training, step, leave)
+    if not 11 <= step <= 13 or training.state.health.rewinds:
+        return tried
+    training.learner.forget()
+    return tried._replace(fault=Fault(["loss"], math.nan, math.nan, [], 0))
+
+checkpoint.save, Training._try = slowly, broken
+main()
+"""
+
+
+def test_all_processes_rewind_to_a_checkpoint_that_the_first_is_still_writing(text: Path, tmp_path: Path) -> None:
+    recipe = prepared(text, tmp_path / "run", "train.steps=20", "train.valid_every=20")
+    codes, said = ended(start(2, recipe, program=("-c", SLOW_AND_BROKEN)))
+    assert codes == [0, 0], said
+    assert "3 updates in a row were not finite: back to the weights of update 10," in said[0]
+    assert checkpoint(tmp_path / "run", "model", 20).exists()
 
 
 def test_chunks_are_dealt_out_once_each_and_evenly() -> None:
