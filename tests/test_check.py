@@ -29,6 +29,7 @@ from nmt.report.diagnosis import Report, bars, share
 from nmt.report.diagnosis_page import page
 from nmt.text import Tokenizers, locate
 from nmt.training import estimate as estimates
+from nmt.training.checkpoint import Origin, State, snapshot
 from nmt.training.estimate import estimate
 
 SAMPLE = Path(__file__).parent.parent / "data" / "libreoffice"
@@ -360,6 +361,8 @@ def test_the_memory_of_weights_and_optimizer_is_what_they_hold(changes: list[str
     learner.apply(1, sums)
     everything = [*held.values(), *gradients, *learner.optimizer.tensors().values()]
     assert taken.state == sum(tensor.nbytes for tensor in everything)
+    copied = snapshot(learner, asked, Origin("data"), State()).tensors
+    assert taken.copy == sum(tensor.nbytes for named in copied.values() for tensor in named.values())
     assert (taken.parameters, taken.learning) == learner.parameter_counts
 
 
@@ -427,7 +430,7 @@ def test_the_terminal_says_what_json_says_in_80_columns(shell: Shell) -> None:
 def test_the_estimate_is_said_too(shell: Shell) -> None:
     done = shell("check", "recipe.yaml", "--workers", 1, "--json", "--device", "cpu", "--sample", 300)
     taken = json.loads(done.out)["training"]
-    assert taken["memory"] == taken["state"] + taken["activations"]
+    assert taken["memory"] == taken["state"] + taken["activations"] + taken["copy"]
     assert taken["hours"] * 3600 == pytest.approx(taken["update_seconds"] * taken["updates"])
     assert done.err == ""
 

@@ -169,6 +169,8 @@ def facts(estimate: "Estimate") -> list[tuple[str, str]]:
     where = estimate.device + (f", {estimate.threads} thread(s)" if estimate.threads else "")
     total = f" of {memory(estimate.available)}" if estimate.available else ""
     parts = f"{memory(estimate.state)} for weights and optimizer, {memory(estimate.activations)} at work"
+    if estimate.device == "cpu":
+        parts += f", {memory(estimate.copy)} while it saves"
     each = f"{duration(estimate.update_seconds)} an update"
     learning = f", {estimate.learning:,} of them learn" if estimate.learning < estimate.parameters else ""
     return [

@@ -52,7 +52,7 @@ def _merging(recipe: Recipe, tokenizers: Tokenizers) -> Callable[[Path], dict[st
     model, _ = new_model(recipe, tokenizers)
 
     def weights(path: Path) -> dict[str, Tensor]:
-        folder.set_weights(lora.stored(model), checkpoint.weights(path), path)
+        checkpoint.set_weights(lora.stored(model), checkpoint.weights_file(path))
         return lora.merged(model)
 
     return weights

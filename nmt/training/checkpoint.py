@@ -12,19 +12,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+import torch
 from pydantic import ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
 from nmt.data.batches import Cursor
 from nmt.data.shards import fingerprint, sha256
 from nmt.errors import CheckpointError, DataError, ModelError
 from nmt.files import make_folder, read_json, whole_folder, write_json
-from nmt.model.folder import WEIGHTS, on_cpu, read_weights, set_weights, write_weights
+from nmt.model.folder import WEIGHTS, fitting, read_weights, write_weights
 from nmt.recipe import Layout, Recipe
 from nmt.training.health import Health
 from nmt.training.learner import Learner
 from nmt.training.lora import stored
 from nmt.training.schedule import learning_rate
+from nmt.training.sharding import copies, like
 
 OPTIMIZER = "optimizer.safetensors"
 MEAN = "mean.safetensors"
@@ -65,21 +67,38 @@ class State(NamedTuple):
     health: Health = Health()
 
 
-def save(
-    checkpoints: Path, learner: Learner, recipe: Recipe, origin: Origin, state: State, scores: Mapping[int, float]
-) -> Path:
-    """Writes the checkpoint of `state` and removes those that are outdated; gives its folder.
+class Snapshot(NamedTuple):
+    """A copy of all that a checkpoint holds, which no later update changes; `tensors` by file and name, on the CPU."""
+
+    tensors: dict[str, dict[str, Tensor]]
+    state: State
+    recipe: Recipe
+    origin: Origin
+
+
+def snapshot(learner: Learner, recipe: Recipe, origin: Origin, state: State) -> Snapshot:
+    """Copies what there is to save; takes as much memory as that, in the first process. All processes must ask.
+
+    Raises `TrainingError` where another process is gone.
+    """
+    held: dict[str, Mapping[str, Tensor]] = {WEIGHTS: stored(learner.model), OPTIMIZER: learner.optimizer.tensors()}
+    if learner.mean:
+        held[MEAN] = stored(learner.mean.model)
+    return Snapshot({file: copies(named, learner.world) for file, named in held.items()}, state, recipe, origin)
+
+
+def save(checkpoints: Path, snapshot: Snapshot, scores: Mapping[int, float]) -> Path:
+    """Writes a checkpoint and removes those that are outdated; gives its folder.
 
     `scores` says how good the models of some updates are. What a process that was killed has left half-written goes
     too. Raises `OutputError`.
     """
+    tensors, state, recipe, origin = snapshot
     path = checkpoints / f"step-{state.step:08d}"
     make_folder(checkpoints)
     with whole_folder(path) as folder:
-        write_weights(folder / WEIGHTS, on_cpu(stored(learner.model)))
-        if learner.mean:
-            write_weights(folder / MEAN, on_cpu(stored(learner.mean.model)))
-        write_weights(folder / OPTIMIZER, learner.optimizer.tensors())
+        for file, named in tensors.items():
+            write_weights(folder / file, named)
         said = state._asdict() | {"health": state.health._asdict()}
         write_json(folder / STATE, said | origin._asdict() | {"recipe": recipe.model_dump(mode="json")})
     for old in (*_outdated(checkpoints, recipe, scores), *checkpoints.glob(".step-*.tmp")):
@@ -154,13 +173,20 @@ def restore(path: Path, learner: Learner, recipe: Recipe, origin: Origin) -> Sta
     """
     said = check(path, recipe, origin)
     try:
-        set_weights(stored(learner.model), read_weights(path / WEIGHTS), path / WEIGHTS)
+        set_weights(stored(learner.model), path / WEIGHTS)
         if learner.mean:
-            set_weights(stored(learner.mean.model), read_weights(path / MEAN), path / MEAN)
+            set_weights(stored(learner.mean.model), path / MEAN)
         learner.optimizer.set_tensors(read_weights(path / OPTIMIZER))
         return State(int(said["step"]), Cursor(*said["cursor"]), float(said["seconds"]), _health(said))
     except (ModelError, KeyError, ValueError, TypeError) as error:
         raise _damaged(path, error) from None
+
+
+@torch.no_grad()
+def set_weights(parameters: Mapping[str, nn.Parameter], file: Path) -> None:
+    """Copies the weights in a file into a model's parameters. Raises `ModelError` where they are not its own."""
+    for parameter, weight in fitting(parameters, read_weights(file), file):
+        parameter.copy_(like(weight, parameter))
 
 
 def check(path: Path, recipe: Recipe, origin: Origin) -> dict[str, Any]:
@@ -188,10 +214,15 @@ def check(path: Path, recipe: Recipe, origin: Origin) -> dict[str, Any]:
     return said
 
 
+def weights_file(path: Path) -> Path:
+    """The file of the weights in a checkpoint, or of their running mean where there is one."""
+    return path / (MEAN if (path / MEAN).exists() else WEIGHTS)
+
+
 def weights(path: Path) -> dict[str, Tensor]:
-    """The weights in a checkpoint, or their running mean where there is one. Raises `CheckpointError`."""
+    """What is in that file. Raises `CheckpointError`."""
     try:
-        return read_weights(path / (MEAN if (path / MEAN).exists() else WEIGHTS))
+        return read_weights(weights_file(path))
     except ModelError as error:
         raise _damaged(path, error) from None
 

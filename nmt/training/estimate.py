@@ -25,6 +25,7 @@ from nmt.recipe import Depths, Recipe
 from nmt.training.finetuning import restrict
 from nmt.training.learner import Learner
 from nmt.training.loop import chunk_tokens
+from nmt.training.lora import stored
 from nmt.training.loss import BLOCK_NUMBERS
 from nmt.training.optimizer import kept_numbers
 from nmt.training.world import World
@@ -47,6 +48,8 @@ class Estimate:
     """How many of the parameters learn: not what `train.freeze` names; with `train.lora` what it adds, alone."""
     state: int
     """Weights, gradients, what the optimizer keeps, and the running mean of the weights, if there is one."""
+    copy: int
+    """Of the state, in the computer's own memory, while a checkpoint is written: what that holds."""
     activations: int
     """What the backward pass keeps of the largest chunk, and the block of logits at hand."""
     chunk_tokens: int
@@ -63,8 +66,8 @@ class Estimate:
 
     @property
     def memory(self) -> int:
-        """All of it, beside what Python and torch take themselves."""
-        return self.state + self.activations
+        """All of it on the device, beside what Python and torch take themselves."""
+        return self.state + self.activations + (self.copy if self.device == "cpu" else 0)
 
     @property
     def hours(self) -> float:
@@ -93,11 +96,13 @@ def estimate(recipe: Recipe, lengths: np.ndarray, pairs: int, device: str = "aut
     longest = _chunk(small[0], lengths, size, -1)
     kept = [_kept(shape, longest, where, precision) for shape in small]
     whole = _restricted(recipe, torch.device("meta"))
+    state, copy = _state(recipe, whole)
     projection = 4 * recipe.model.d_model * (vocabulary_size(recipe) - words) if whole.projection.requires_grad else 0
     return Estimate(
         parameters=whole.parameter_count(),
         learning=_learning(whole),
-        state=_state(recipe, whole),
+        state=state,
+        copy=copy,
         activations=int(_of_all_layers(recipe, kept)) + projection + 4 * BLOCK_NUMBERS[where.type],
         chunk_tokens=size,
         update_seconds=_of_all_layers(recipe, seconds) * tokens / _tokens(typical) + step[0] * _learning(whole),
@@ -207,10 +212,17 @@ def _restricted(recipe: Recipe, device: torch.device) -> Transformer:
     return model
 
 
-def _state(recipe: Recipe, model: Transformer) -> int:
-    """Bytes that a model takes in training beside activations, in fp32: of what does not learn only the weights."""
-    copies = 2 if recipe.train.ema else 1  # gradients, and the running mean
-    return 4 * (model.parameter_count() + copies * _learning(model) + kept_numbers(recipe, model))
+def _state(recipe: Recipe, model: Transformer) -> tuple[int, int]:
+    """Bytes, in fp32, that a model takes in training beside activations; and how many of them are copied to be saved.
+
+    What does not learn takes only its weights; the running mean shares them.
+    """
+    kept = kept_numbers(recipe, model)
+    mean = _learning(model) if recipe.train.ema else 0
+    saved = sum(parameter.numel() for parameter in stored(model).values())
+    frozen = saved - _learning(model)  # of which a checkpoint holds the mean, too
+    copied = saved + kept + (mean + frozen if mean else 0)
+    return 4 * (model.parameter_count() + _learning(model) + mean + kept), 4 * copied
 
 
 def _learning(model: Transformer) -> int:

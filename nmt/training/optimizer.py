@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from nmt.recipe import Recipe
+from nmt.training.sharding import like
 
 _ADAM = ("step", "exp_avg", "exp_avg_sq")
 _MUON = ("momentum_buffer",)
@@ -58,19 +59,24 @@ class Optimizer:
             optimizer.load_state_dict(optimizer.state_dict() | {"state": {}})
 
     def tensors(self) -> dict[str, Tensor]:
-        """The state, on the CPU; as `exp_avg/NAME`, `exp_avg_sq/NAME`, `step/NAME`, `momentum_buffer/NAME`."""
-        return {key: value.cpu() for key, value in self._tensors()}
+        """The state itself, as `exp_avg/NAME`, `exp_avg_sq/NAME`, `step/NAME`, `momentum_buffer/NAME`."""
+        return dict(self._tensors())
 
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
         for names, kinds, optimizer in self._parts:
             for name, parameter in zip(names, optimizer.param_groups[0]["params"], strict=True):
-                for kind in kinds:
+                for kind in kinds if parameter in optimizer.state else ():  # not before it has taken a step
                     yield f"{kind}/{name}", optimizer.state[parameter][kind]
 
     def set_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Takes up what `tensors` gave. Raises KeyError where something is missing."""
+        """Takes up what `tensors` gave, nothing before the first step. Raises KeyError where something is missing."""
         for names, kinds, optimizer in self._parts:
-            state = {i: {kind: tensors[f"{kind}/{name}"] for kind in kinds} for i, name in enumerate(names)}
+            parameters = zip(names, optimizer.param_groups[0]["params"], strict=True)
+            state = {
+                i: {kind: like(tensors[f"{kind}/{name}"], parameter) for kind in kinds}
+                for i, (name, parameter) in enumerate(parameters)
+                if tensors
+            }
             optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
 
 
