@@ -83,6 +83,14 @@ def trained(server: Server, corpus: Path) -> Shell:
     return shell
 
 
+@pytest.fixture
+def fresh(server: Server, trained: Shell, tmp_path: Path) -> Shell:
+    """A copy in which nothing is trained yet."""
+    untrained = shutil.ignore_patterns("checkpoints", "model", "*.jsonl")
+    shutil.copytree(trained.folder, tmp_path / "fresh", ignore=untrained)
+    return Shell(server, tmp_path / "fresh")
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     """A Chromium that is there already."""

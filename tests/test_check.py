@@ -29,6 +29,7 @@ from nmt.report.diagnosis import Report, bars, share
 from nmt.report.diagnosis_page import page
 from nmt.text import Tokenizers, locate
 from nmt.training import estimate as estimates
+from nmt.training.checkpoint import Origin, State, snapshot
 from nmt.training.estimate import estimate
 
 SAMPLE = Path(__file__).parent.parent / "data" / "libreoffice"
@@ -327,14 +328,42 @@ def test_the_memory_of_all_layers_is_extended_from_few(tmp_path: Path) -> None:
     lengths = np.random.default_rng(1).integers(1, 40, (500, 2))
     taken = estimate(asked, lengths, 500, "cpu")
     model = Transformer(asked.model, 330, 330)
-    assert taken.parameters == model.parameter_count()
-    assert taken.state == sum(16 * parameter.numel() for parameter in model.parameters())
+    assert taken.parameters == taken.learning == model.parameter_count()
     longest = split(np.arange(500), (lengths[:, 0], lengths[:, 1]), 256)[-1]
     chunk = pack(Segmented([(np.full(a, 300), np.full(b, 300)) for a, b in lengths]), longest)
     kept = estimates._kept(asked, chunk, torch.device("cpu"), torch.float32)
     spent = taken.activations - 4 * estimates.BLOCK_NUMBERS["cpu"]
     assert spent == pytest.approx(kept, rel=0.01)
     assert taken.chunk_tokens == 256
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        [],
+        ["train.optimizer.name=muon"],
+        ["train.ema=0.9"],
+        ["train.optimizer.name=muon", "train.ema=0.9", "train.freeze=[encoder, embeddings]"],
+        ["train.init=model", "train.lora.rank=2", "train.ema=0.9"],
+        ["train.init=model", "train.lora={rank: 2, targets: ffn}", "train.freeze=decoder"],
+    ],
+    ids=" ".join,
+)
+def test_the_memory_of_weights_and_optimizer_is_what_they_hold(changes: list[str], tmp_path: Path) -> None:
+    asked = recipe(tmp_path, "model={layers: 2, d_model: 32, heads: 2, d_ffn: 64}", "train.precision=fp32", *changes)
+    lengths = np.random.default_rng(1).integers(1, 20, (50, 2))
+    taken = estimate(asked, lengths, 50, "cpu")
+    learner = estimates._learner(asked, torch.device("cpu"), torch.float32)
+    chunk = pack(Segmented([(np.full(a, 300), np.full(b, 300)) for a, b in lengths]), range(50))
+    sums = learner.gradients(1, {0: chunk})
+    held = {id(p): p for model in (learner.model, learner.measured) for p in model.parameters()}
+    gradients = [p.grad for p in learner.model.parameters() if p.grad is not None]
+    learner.apply(1, sums)
+    everything = [*held.values(), *gradients, *learner.optimizer.tensors().values()]
+    assert taken.state == sum(tensor.nbytes for tensor in everything)
+    copied = snapshot(learner, asked, Origin("data"), State()).tensors
+    assert taken.copy == sum(tensor.nbytes for named in copied.values() for tensor in named.values())
+    assert (taken.parameters, taken.learning) == learner.parameter_counts
 
 
 def test_time_is_extended_to_all_layers_and_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -401,7 +430,7 @@ def test_the_terminal_says_what_json_says_in_80_columns(shell: Shell) -> None:
 def test_the_estimate_is_said_too(shell: Shell) -> None:
     done = shell("check", "recipe.yaml", "--workers", 1, "--json", "--device", "cpu", "--sample", 300)
     taken = json.loads(done.out)["training"]
-    assert taken["memory"] == taken["state"] + taken["activations"]
+    assert taken["memory"] == taken["state"] + taken["activations"] + taken["copy"]
     assert taken["hours"] * 3600 == pytest.approx(taken["update_seconds"] * taken["updates"])
     assert done.err == ""
 

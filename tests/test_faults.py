@@ -24,14 +24,6 @@ def shell(server: Server, trained: Shell, tmp_path: Path) -> Shell:
     return Shell(server, tmp_path / "copy")
 
 
-@pytest.fixture
-def fresh(server: Server, trained: Shell, tmp_path: Path) -> Shell:
-    """A copy in which nothing is trained yet."""
-    untrained = shutil.ignore_patterns("checkpoints", "model", "*.jsonl")
-    shutil.copytree(trained.folder, tmp_path / "fresh", ignore=untrained)
-    return Shell(server, tmp_path / "fresh")
-
-
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 

@@ -107,3 +107,46 @@ def test_the_running_mean_is_what_its_formula_says_and_is_what_is_measured_and_a
     means = [stored(recipe, step, "mean") for step in (20, 30)]
     for name, tensor in _averaged(recipe).items():
         torch.testing.assert_close(tensor, (means[0][name] + means[1][name]) / 2)
+
+
+def _one_update(recipe: Recipe) -> tuple[Training, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """A training that has done an update; its weights before, and the gradients that the optimizer was given."""
+    training = Training(recipe, torch.device("cpu"))
+    learner, seen = training.learner, {}
+    before = {name: p.detach().clone() for name, p in learner.model.named_parameters()}
+    step = learner.optimizer.step
+
+    def noting(rate: float) -> None:
+        seen.update({name: p.grad.clone() for name, p in learner.model.named_parameters() if p.grad is not None})
+        step(rate)
+
+    learner.optimizer.step = noting  # type: ignore[method-assign]
+    batch = training._batch(1, training.state.cursor)
+    learner.apply(1, learner.gradients(1, batch.chunks, batch.tokens))
+    return training, before, seen
+
+
+def test_longer_gradients_are_scaled_to_the_norm_and_shorter_ones_left(text: Path, tmp_path: Path) -> None:
+    free, clipped, roomy = (
+        _one_update(prepared(text, tmp_path / str(norm), f"train.clip_norm={norm}"))[2] for norm in (0.0, 0.01, 1000.0)
+    )
+    length = torch.nn.utils.get_total_norm(free.values())
+    assert length > 0.02
+    assert torch.nn.utils.get_total_norm(clipped.values()) == pytest.approx(0.01, rel=1e-3)
+    for name, gradient in free.items():
+        torch.testing.assert_close(clipped[name], gradient * (0.01 / length), rtol=1e-3, atol=1e-9)
+        torch.testing.assert_close(roomy[name], gradient)
+
+
+@pytest.mark.parametrize("name", ["adam", "muon"])
+def test_weights_decay_by_a_share_of_the_learning_rate_whatever_the_gradient(
+    name: str, text: Path, tmp_path: Path
+) -> None:
+    rate = "train.schedule={name: inverse-sqrt, warmup: 1, rate: 0.01}", f"train.optimizer.name={name}"
+    plain, decayed = (
+        _one_update(prepared(text, tmp_path / str(decay), *rate, f"train.optimizer.weight_decay={decay}"))
+        for decay in (0.0, 0.5)
+    )
+    after, before = dict(plain[0].learner.model.named_parameters()), plain[1]
+    for key, parameter in decayed[0].learner.model.named_parameters():
+        torch.testing.assert_close(parameter, after[key] - 0.01 * 0.5 * before[key])

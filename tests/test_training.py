@@ -344,7 +344,7 @@ def test_noise_is_in_the_updates_and_never_in_the_valid_corpus_nor_in_what_is_pr
     clean = prepared(text, tmp_path / "run")
     noisy = recipes.loads(RECIPE.format(run=tmp_path / "run", text=text), overrides=[NOISE])
     one, other = (Training(recipe, torch.device("cpu")) for recipe in (clean, noisy))  # noisy is not prepared again
-    assert one._fingerprint == other._fingerprint
+    assert one._origin == other._origin
     assert str(one._validation._chunks) == str(other._validation._chunks)
     assert one._validation._text == other._validation._text
     batches = [training._batch(1, training.state.cursor) for training in (one, other)]

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import torch
 
 from nmt import recipe as recipes
 from nmt.data import prepare
+from nmt.errors import NmtError
 from nmt.model.folder import read_weights
 from nmt.training import train
 from nmt.training.world import World
@@ -28,6 +30,8 @@ train: {{steps: 30, batch_tokens: 200, chunk_tokens: 60, schedule: {{warmup: 20,
         valid_every: 15, valid_bleu: 2, checkpoint_every: 10, keep: 3, log_every: 10}}
 average: {{last: 2}}
 """
+SHARDED = pytest.param(("--fsdp",), marks=pytest.mark.slow, id="sharded")
+BOTH = pytest.mark.parametrize("how", [pytest.param((), id="whole"), SHARDED])
 LIMIT = 120  # seconds that a training here may take, on a busy machine
 
 
@@ -49,16 +53,20 @@ def prepared(text: Path, run: Path, *changes: str) -> Path:
     return path
 
 
-def start(processes: int, recipe: Path, *options: str) -> list[subprocess.Popen[str]]:
+def start(
+    processes: int, recipe: Path, *options: str, device: str = "cpu", program: Sequence[str] = ("-m", "nmt")
+) -> list[subprocess.Popen[str]]:
     """The processes of a training, as torchrun starts them: each with its place in its environment."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     common = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)}
     common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
-    command = [sys.executable, "-m", "nmt", "train", str(recipe), "--device", "cpu", *options]
+    command = [sys.executable, *program, "train", str(recipe), "--device", device, *options]
     return [
-        subprocess.Popen(command, env=common | {"RANK": str(rank)}, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            command, env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, stderr=subprocess.PIPE, text=True
+        )
         for rank in range(processes)
     ]
 
@@ -76,8 +84,8 @@ def wait_for(run: Path, file: str) -> None:
         time.sleep(0.02)
 
 
-def weights(run: Path, step: int = 30) -> dict[str, torch.Tensor]:
-    return read_weights(run / "checkpoints" / f"step-{step:08d}" / "model.safetensors")
+def checkpoint(run: Path, file: str, step: int = 30) -> Path:
+    return run / "checkpoints" / f"step-{step:08d}" / f"{file}.safetensors"
 
 
 def measured(run: Path) -> list[dict[str, float]]:
@@ -85,27 +93,67 @@ def measured(run: Path) -> list[dict[str, float]]:
     return [{key: line[key] for key in ("step", "loss")} for line in lines]
 
 
-def test_the_number_of_processes_changes_nothing_and_only_the_first_speaks(text: Path, tmp_path: Path) -> None:
-    train(recipes.load(prepared(text, tmp_path / "whole")), "cpu")
-    recipe = prepared(text, tmp_path / "parts")
+@pytest.mark.parametrize(
+    ("how", "changes"),
+    [
+        ((), ()),
+        (
+            ("--fsdp",),
+            (
+                "train.ema=0.9",
+                "train.clip_norm=2",
+                "train.r_drop=1",
+                "train.freeze=[encoder]",
+                "model.embeddings=separate",
+            ),
+        ),
+    ],
+)
+def test_the_number_of_processes_changes_nothing_and_only_the_first_speaks(
+    how: tuple[str, ...], changes: tuple[str, ...], text: Path, tmp_path: Path
+) -> None:
+    train(recipes.load(prepared(text, tmp_path / "whole", *changes)), "cpu")
+    recipe = prepared(text, tmp_path / "parts", *changes)
     train(recipes.load(recipe, ["train.steps=8"]), "cpu")
-    codes, said = ended(start(3, recipe, "--set", "train.steps=19"))
+    codes, said = ended(start(3, recipe, "--set", "train.steps=19", *how))
     assert codes == [0, 0, 0]
-    assert "3 processes" in said[0]
+    assert ("3 processes, a share of the model each" if how else "3 processes; ") in said[0]
     assert "done: 19 updates" in said[0]
     assert said[1:] == ["", ""]
     train(recipes.load(recipe), "cpu")
     whole, parts = (measured(tmp_path / name)[-1] for name in ("whole", "parts"))
     assert whole["step"] == parts["step"] == 30
     assert abs(whole["loss"] - parts["loss"]) < 1e-6
-    theirs = weights(tmp_path / "parts")
-    for name, tensor in weights(tmp_path / "whole").items():
-        torch.testing.assert_close(theirs[name], tensor, rtol=1e-4, atol=1e-6)
+    for file in ("model", "optimizer", "mean"):
+        if (whole := checkpoint(tmp_path / "whole", file)).exists():
+            theirs = read_weights(checkpoint(tmp_path / "parts", file))
+            for name, tensor in read_weights(whole).items():
+                torch.testing.assert_close(theirs[name], tensor, rtol=1e-4, atol=1e-6)
 
 
-def test_a_signal_to_one_process_ends_all_with_a_checkpoint(text: Path, tmp_path: Path) -> None:
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_share_of_the_model_on_each_gpu_learns_what_one_gpu_does(precision: str, text: Path, tmp_path: Path) -> None:
+    if torch.cuda.device_count() < 2:
+        pytest.skip("takes two GPUs")
+    changes = f"train.precision={precision}", "train.ema=0.9", "model.dropout=0"
+    train(recipes.load(prepared(text, tmp_path / "whole", *changes)), "cuda")
+    codes, said = ended(start(2, prepared(text, tmp_path / "parts", *changes), "--fsdp", device="cuda"))
+    assert codes == [0, 0], said
+    whole, parts = (measured(tmp_path / name)[-1]["loss"] for name in ("whole", "parts"))
+    assert parts == pytest.approx(whole, abs=1e-4 if precision == "fp32" else 3e-2)
+
+
+def test_muon_which_needs_whole_matrices_is_refused_where_they_are_shared_out(text: Path, tmp_path: Path) -> None:
+    recipe = prepared(text, tmp_path / "run", "train.optimizer.name=muon")
+    with pytest.raises(NmtError, match=r"--fsdp: Muon \(train\.optimizer\.name\) needs whole matrices"):
+        train(recipes.load(recipe), "cpu", sharded=True)
+
+
+@BOTH
+def test_a_signal_to_one_process_ends_all_with_a_checkpoint(how: tuple[str, ...], text: Path, tmp_path: Path) -> None:
     recipe = prepared(text, tmp_path / "run", "train.steps=1000000", "train.valid_every=1000000")
-    processes = start(2, recipe)
+    processes = start(2, recipe, *how)
     wait_for(tmp_path / "run", "checkpoints/step-00000010/state.json")
     begun = time.monotonic()
     processes[1].send_signal(signal.SIGTERM)
@@ -123,9 +171,12 @@ def test_patience_ends_all_processes(text: Path, tmp_path: Path) -> None:
     assert "for train.patience, 1 measurings" in said[0]
 
 
-def test_a_process_that_is_killed_ends_the_others_with_a_line_that_says_so(text: Path, tmp_path: Path) -> None:
+@BOTH
+def test_a_process_that_is_killed_ends_the_others_with_a_line_that_says_so(
+    how: tuple[str, ...], text: Path, tmp_path: Path
+) -> None:
     recipe = prepared(text, tmp_path / "run", "train.steps=1000000", "train.valid_every=1000000")
-    processes = start(2, recipe)
+    processes = start(2, recipe, *how)
     wait_for(tmp_path / "run", "checkpoints/step-00000010/state.json")
     begun = time.monotonic()
     processes[1].kill()
@@ -138,12 +189,48 @@ def test_a_process_that_is_killed_ends_the_others_with_a_line_that_says_so(text:
     assert "Traceback" not in said[0]
 
 
-def test_lines_of_an_update_that_is_not_finite_are_told_whichever_process_had_them(text: Path, tmp_path: Path) -> None:
+@BOTH
+def test_lines_of_an_update_that_is_not_finite_are_told_whichever_process_had_them(
+    how: tuple[str, ...], text: Path, tmp_path: Path
+) -> None:
     recipe = prepared(text, tmp_path / "run", "train.steps=200", "train.schedule={name: inverse-sqrt, rate: 1e30}")
-    codes, _ = ended(start(2, recipe))
+    codes, _ = ended(start(2, recipe, *how))
     assert codes == [2, 2]
     [first, *_] = map(json.loads, (tmp_path / "run" / "skipped.jsonl").read_text("utf-8").splitlines())
     assert first["pairs"] == len(first["lines"]) > 8  # of all chunks of the update, whose every second one is another's
+
+
+SLOW_AND_BROKEN = """
+import math, time
+from nmt.cli import main
+from nmt.training import checkpoint
+from nmt.training.health import Fault
+from nmt.training.loop import Training
+
+save, attempt = checkpoint.save, Training._try
+
+def slowly(*given):
+    time.sleep(2)
+    return save(*given)
+
+def broken(training, step, leave=False):
+    tried = attempt(training, step, leave)
+    if not 11 <= step <= 13 or training.state.health.rewinds:
+        return tried
+    training.learner.forget()
+    return tried._replace(fault=Fault(["loss"], math.nan, math.nan, [], 0))
+
+checkpoint.save, Training._try = slowly, broken
+main()
+"""
+
+
+def test_all_processes_rewind_to_a_checkpoint_that_the_first_is_still_writing(text: Path, tmp_path: Path) -> None:
+    recipe = prepared(text, tmp_path / "run", "train.steps=20", "train.valid_every=20")
+    codes, said = ended(start(2, recipe, program=("-c", SLOW_AND_BROKEN)))
+    assert codes == [0, 0], said
+    assert "3 updates in a row were not finite: back to the weights of update 10," in said[0]
+    assert checkpoint(tmp_path / "run", "model", 20).exists()
 
 
 def test_chunks_are_dealt_out_once_each_and_evenly() -> None:

@@ -50,6 +50,15 @@ def train(
             help="Save and leave after this long: 7h30m, 90m, 45s. The exit code is 142.",
         ),
     ] = None,
+    fsdp: Annotated[
+        bool,
+        typer.Option(
+            "--fsdp", help="For a model too large for one GPU: each of several processes holds a share of it (FSDP2)."
+        ),
+    ] = False,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="The same bits each time on a GPU too; somewhat slower.")
+    ] = False,
 ) -> None:
     """Train the model; checkpoints land in RUN/checkpoints, figures in RUN/metrics.jsonl.
 
@@ -59,7 +68,7 @@ def train(
     from nmt import recipe as recipes
     from nmt.training import train
 
-    if stopped := train(recipes.load(recipe, changes or ()), device, max_time):
+    if stopped := train(recipes.load(recipe, changes or ()), device, max_time, fsdp, deterministic):
         raise typer.Exit(128 + stopped)
 
 

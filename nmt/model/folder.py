@@ -1,13 +1,13 @@
 """The model folder: `recipe.yaml` (resolved), the tokenizer, `model.safetensors`. Every later command takes it."""
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as serialised
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -61,17 +61,18 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> ModelFolder:
     folder = Path(path)
     recipe = read_recipe(folder)
     tokenizers = Tokenizers.load(folder)
-    with _Undrawn():
+    with Undrawn():
         model = build(recipe, tokenizers)
     try:
-        for parameter, weight in _fitting(model, read_weights(folder / WEIGHTS), folder / WEIGHTS):
+        parameters = dict(model.named_parameters())
+        for parameter, weight in fitting(parameters, read_weights(folder / WEIGHTS), folder / WEIGHTS):
             parameter.data = weight.to(parameter.dtype)
     except ModelError as error:
         raise ModelError(f"{error}: copy the model again, or make it with `nmt average`") from None
     return ModelFolder(recipe, tokenizers, model.to(device).eval())
 
 
-class _Undrawn(TorchFunctionMode):
+class Undrawn(TorchFunctionMode):
     """In its block, weights are not drawn: drawing those of a large model only to replace them takes seconds."""
 
     def __torch_function__(
@@ -106,15 +107,10 @@ def weights_of(model: Transformer) -> dict[str, Tensor]:
     return {name: p.detach().to("cpu", torch.float32).contiguous() for name, p in model.named_parameters()}
 
 
-def set_weights(model: Transformer, weights: dict[str, Tensor], origin: Path) -> None:
-    """Copies the weights read from `origin` into the model. Raises `ModelError` where they are not this model's."""
-    with torch.no_grad():
-        for parameter, weight in _fitting(model, weights, origin):
-            parameter.copy_(weight)
-
-
-def _fitting(model: Transformer, weights: dict[str, Tensor], origin: Path) -> list[tuple[nn.Parameter, Tensor]]:
-    parameters = dict(model.named_parameters())
+def fitting(
+    parameters: Mapping[str, nn.Parameter], weights: dict[str, Tensor], origin: Path
+) -> list[tuple[nn.Parameter, Tensor]]:
+    """Each of a model's parameters with its weights, read from `origin`. Raises `ModelError` for another model's."""
     if missing := parameters.keys() ^ weights.keys():
         raise ModelError(f"{origin}: not the weights of this recipe's model: {sorted(missing)[0]} is on one side only")
     for name, parameter in parameters.items():
@@ -125,8 +121,22 @@ def _fitting(model: Transformer, weights: dict[str, Tensor], origin: Path) -> li
 
 
 def write_weights(path: Path, weights: dict[str, Tensor]) -> None:
-    """Writes a safetensors file; raises OSError as Python's own writers do, which safetensors' writer would not."""
-    path.write_bytes(serialised(weights))
+    """Writes a safetensors file of tensors in fp32 on the CPU.
+
+    One after the other, where safetensors' own writer copies all of them first, and lets no other thread run meanwhile;
+    and raises OSError, as Python's writers do and that does not.
+    """
+    header, end = {}, 0
+    for name, tensor in sorted(weights.items()):
+        begin, end = end, end + tensor.nbytes
+        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # so that the numbers begin where they can be mapped into memory
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for _, tensor in sorted(weights.items()):
+            assert tensor.dtype == torch.float32, tensor.dtype
+            file.write(tensor.detach().contiguous().view(-1).numpy().data)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

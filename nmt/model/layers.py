@@ -107,9 +107,10 @@ class DecoderLayer(nn.Module):
         self.around_feed_forward = Residual(config)
 
     def forward(
-        self, x: Tensor, history: History, view: View, source: tuple[Tensor, Tensor], source_view: View
+        self, x: Tensor, history: History, view: View, source: Tensor | tuple[Tensor, Tensor], source_view: View
     ) -> Tensor:
-        """The next states [T, D] of x [T, D]; `source` holds the keys and values of the encoder's states."""
+        """The next states [T, D] of x [T, D]; `source` is the encoder's states, or their keys and values."""
+        keys_values = self.cross_attention.keys_values(source) if isinstance(source, Tensor) else source
 
         def look_back(y: Tensor) -> Tensor:
             q, k, v = self.self_attention.project(y, view)
@@ -117,7 +118,7 @@ class DecoderLayer(nn.Module):
             return out
 
         def look_across(y: Tensor) -> Tensor:
-            out: Tensor = self.cross_attention(self.cross_attention.queries(y), *source, source_view)
+            out: Tensor = self.cross_attention(self.cross_attention.queries(y), *keys_values, source_view)
             return out
 
         x = self.around_self(x, look_back)

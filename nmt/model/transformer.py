@@ -78,14 +78,16 @@ class Decoder(nn.Module):
         self,
         x: Tensor,
         view: View,
-        sources: Sequence[KeysValues],
+        sources: Tensor | Sequence[KeysValues],
         source_view: View,
         histories: Sequence[History] | None = None,
     ) -> Tensor:
-        """States [T, D] of embedded tokens x [T, D]; `histories`, one a layer, widen what self-attention sees."""
-        for layer, source, history in zip(
-            self.layers, sources, histories or [only_these] * len(self.layers), strict=True
-        ):
+        """States [T, D] of embedded tokens x [T, D]; `histories`, one a layer, widen what self-attention sees.
+
+        `sources`: the encoder's states, or each layer's keys and values of them where they are used again.
+        """
+        each = [sources] * len(self.layers) if isinstance(sources, Tensor) else sources
+        for layer, source, history in zip(self.layers, each, histories or [only_these] * len(self.layers), strict=True):
             x = layer(x, history, view, source, source_view)
         out: Tensor = self.norm(x)
         return out
@@ -108,7 +110,7 @@ class Transformer(nn.Module):
         states = self.encoder(source, source_cut)
         x = self.decoder.embedding(target, target_cut.positions, target_cut.longest)
         view = self_view(self.config, target_cut, causal=True)
-        out: Tensor = self.decoder(x, view, self.decoder.sources(states), Packed(target_cut, source_cut))
+        out: Tensor = self.decoder(x, view, states, Packed(target_cut, source_cut))
         return out
 
     @property

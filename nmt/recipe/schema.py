@@ -80,6 +80,7 @@ AutoPositive = Annotated[
 
 
 Frozen = Literal["embeddings", "encoder", "decoder"]
+Adapted = Literal["attention", "ffn"]
 
 
 def _clash(key: str, other: str, must: str, found: Any) -> PydanticCustomError:
@@ -575,6 +576,24 @@ class Noise(Section):
         return lower
 
 
+class Lora(Section):
+    """Low-rank adaptation (LoRA; Hu et al., 2021): to each matrix W inside layers α/r B A is added; only A and B learn.
+
+    Optimizer and checkpoints hold these alone; `nmt average` merges them, and the model is one like any other.
+    """
+
+    rank: Natural = 0
+    """r, the rows of A and columns of B; 0 is off, and all of the model learns. Queries, keys and values are matrices
+    of their own, and so are the two halves of swiglu."""
+    alpha: Positive = 16.0
+    """α, which scales what is added by α/r, so that another rank needs no other learning rate."""
+    dropout: Rate = 0.0
+    """Share of the columns of A that are dropped, anew for each chunk, as Lin et al. (2024) drop them: a whole column
+    for all tokens, where others drop inputs token by token."""
+    targets: Annotated[tuple[Adapted, ...], BeforeValidator(_several), Field(min_length=1)] = ("attention", "ffn")
+    """Which matrices: those of attention, those of feed-forward layers, or both."""
+
+
 class Train(Section):
     """How the model learns (paper, 5)."""
 
@@ -582,9 +601,10 @@ class Train(Section):
     """Updates in all."""
     init: Text | None = None
     """Fine-tuning: the folder of the model whose weights training begins with; null draws them by the seed. It must
-    have this recipe's model and vocabulary."""
+    have this recipe's model and vocabulary; of new symbols at the end of the vocabulary, rows are drawn."""
     freeze: Annotated[tuple[Frozen, ...], BeforeValidator(_several)] = ()
     """What stays as it is: embeddings (with the output projection), encoder, decoder (their layers); [] is nothing."""
+    lora: Lora = Lora()
     batch_tokens: Count = 25_000
     """About this many source and this many target tokens make one update, over all GPUs (paper, 5.1)."""
     chunk_tokens: AutoCount = "auto"
@@ -650,6 +670,26 @@ class Train(Section):
         if len({*freeze}) == 3:
             raise _clash("train.freeze", "train.freeze", "must leave something to learn", list(freeze))
         return freeze
+
+    @field_validator("lora")
+    @classmethod
+    def _adapts_what_is_there(cls, lora: Lora, info: ValidationInfo) -> Lora:
+        if lora.rank and "init" in info.data and info.data["init"] is None:
+            must = "must be 0, or train.init must name the model that is adapted"
+            raise _clash("train.lora.rank", "train.init", must, lora.rank)
+        if lora.rank and {"encoder", "decoder"} <= {*info.data.get("freeze", ())}:
+            must = "must be 0 where train.freeze has encoder and decoder, for then nothing is left to adapt"
+            raise _clash("train.lora.rank", "train.freeze", must, lora.rank)
+        return lora
+
+    @field_validator("optimizer")
+    @classmethod
+    def _optimizes_what_is_whole(cls, optimizer: Optimizer, info: ValidationInfo) -> Optimizer:
+        lora = info.data.get("lora")
+        if lora and lora.rank and optimizer.name == "muon":
+            must = "must be adam where train.lora.rank is above 0, for muon is for whole matrices"
+            raise _clash("train.optimizer.name", "train.lora.rank", must, optimizer.name)
+        return optimizer
 
 
 class Average(Section):

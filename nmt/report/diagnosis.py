@@ -26,10 +26,11 @@ _EXAMPLES = 2  # of each kind on a terminal
 _LEVELS = "error", "warning", "note"
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 HOW = (
-    "Memory: 16 bytes a parameter for weights, gradients and Adam, and what the backward pass keeps of the longest "
-    "pairs, counted; torch itself and its allocator take about half as much again. Time: updates of models with one "
-    "and two layers, measured here and now on sentences of these lengths, and extended to all layers; measuring the "
-    "valid corpus is not in it. A busy machine makes it longer."
+    "Memory: weights, gradients, what the optimizer keeps and a running mean of weights, if there is one (16 bytes a "
+    "parameter with Adam and no mean), and what the backward pass keeps of the longest pairs, counted; torch itself "
+    "and its allocator take about half as much again. Time: updates of models with one and two layers, measured here "
+    "and now on sentences of these lengths, and extended to all layers; measuring the valid corpus is not in it. A "
+    "busy machine makes it longer."
 )
 
 
@@ -167,10 +168,13 @@ def facts(estimate: "Estimate") -> list[tuple[str, str]]:
     """What training will take, in words."""
     where = estimate.device + (f", {estimate.threads} thread(s)" if estimate.threads else "")
     total = f" of {memory(estimate.available)}" if estimate.available else ""
-    parts = f"{memory(estimate.state)} for weights and Adam, {memory(estimate.activations)} at work"
+    parts = f"{memory(estimate.state)} for weights and optimizer, {memory(estimate.activations)} at work"
+    if estimate.device == "cpu":
+        parts += f", {memory(estimate.copy)} while it saves"
     each = f"{duration(estimate.update_seconds)} an update"
+    learning = f", {estimate.learning:,} of them learn" if estimate.learning < estimate.parameters else ""
     return [
-        ("parameters", f"{estimate.parameters:,}"),
+        ("parameters", f"{estimate.parameters:,}{learning}"),
         ("memory", f"{memory(estimate.memory)}{total} ({parts})"),
         ("time", f"{duration(estimate.hours * 3600)} on {where}, {estimate.precision} ({each})"),
         ("updates", f"{estimate.updates:,}, each pair seen {estimate.epochs:.1f} times"),

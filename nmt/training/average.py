@@ -4,12 +4,14 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from nmt.data.shards import fingerprint
+from torch import Tensor
+
 from nmt.errors import CheckpointError
 from nmt.model import folder
 from nmt.recipe import Layout, Recipe
 from nmt.text import Tokenizers
-from nmt.training import checkpoint, history
+from nmt.training import checkpoint, history, lora
+from nmt.training.finetuning import new_model
 
 
 def average(
@@ -22,25 +24,38 @@ def average(
 ) -> Path:
     """Averages the `named` checkpoints, or the `best` or the `last` ones, and writes a model folder; gives its path.
 
-    Holds two sets of weights at a time; `report` is told which checkpoints they are.
+    Holds two sets of weights at a time; `report` is told which checkpoints they are. What `train.lora` has added to
+    the weights of `train.init` is merged with them, so that the model is one like any other.
     Raises `CheckpointError`, `ModelError`, `OutputError`.
     """
     layout = Layout.of(recipe)
     paths = list(named) or _chosen(recipe, last, best)
     if not paths:
         raise CheckpointError(f"{layout.checkpoints}: no checkpoint is there yet: run `nmt train` first")
+    origin = checkpoint.Origin.of(recipe)
     for path in paths:
-        checkpoint.check(path, recipe, fingerprint(layout.data))
-    mean = checkpoint.weights(paths[0])
-    for path in paths[1:]:
-        for name, tensor in checkpoint.weights(path).items():
-            mean[name] += tensor
-    for tensor in mean.values():
-        tensor /= len(paths)
+        checkpoint.check(path, recipe, origin)
+    tokenizers = Tokenizers.load(layout.data)
+    weights = _merging(recipe, tokenizers) if recipe.train.lora.rank else checkpoint.weights
+    mean = weights(paths[0])
+    for count, path in enumerate(paths[1:], start=2):
+        for name, tensor in weights(path).items():
+            mean[name].lerp_(tensor, 1 / count)  # what is the same in all stays so to the bit
     target = output or layout.model
-    folder.save(target, recipe, Tokenizers.load(layout.data), mean)
+    folder.save(target, recipe, tokenizers, mean)
     report(f"the average of {len(paths)} checkpoints: {', '.join(map(str, paths))}")
     return target
+
+
+def _merging(recipe: Recipe, tokenizers: Tokenizers) -> Callable[[Path], dict[str, Tensor]]:
+    """Gives what gives the weights of the model that a checkpoint's additions make of that in `train.init`."""
+    model, _ = new_model(recipe, tokenizers)
+
+    def weights(path: Path) -> dict[str, Tensor]:
+        checkpoint.set_weights(lora.stored(model), checkpoint.weights_file(path))
+        return lora.merged(model)
+
+    return weights
 
 
 def _chosen(recipe: Recipe, last: int | None, best: int | None) -> list[Path]:

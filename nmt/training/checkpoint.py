@@ -3,24 +3,30 @@
 A checkpoint is a folder `step-00001000` of `model.safetensors` (weights by name), `optimizer.safetensors` (its moments
 by name), `mean.safetensors` (the running mean of the weights, if one is kept) and `state.json` (step, cursor, what went
 wrong, recipe, fingerprint of the data). Nothing random is stored: order and dropout follow from seed, epoch and step.
+With `train.lora` the weights are what it adds; those it is added to are in the folder `train.init`, of which
+`state.json` has the fingerprint.
 """
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
+import torch
 from pydantic import ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
 from nmt.data.batches import Cursor
+from nmt.data.shards import fingerprint, sha256
 from nmt.errors import CheckpointError, DataError, ModelError
 from nmt.files import make_folder, read_json, whole_folder, write_json
-from nmt.model.folder import WEIGHTS, read_weights, set_weights, weights_of, write_weights
-from nmt.recipe import Recipe
+from nmt.model.folder import WEIGHTS, fitting, read_weights, write_weights
+from nmt.recipe import Layout, Recipe
 from nmt.training.health import Health
 from nmt.training.learner import Learner
+from nmt.training.lora import stored
 from nmt.training.schedule import learning_rate
+from nmt.training.sharding import copies, like
 
 OPTIMIZER = "optimizer.safetensors"
 MEAN = "mean.safetensors"
@@ -32,6 +38,26 @@ FREE = {  # what may change between two runs of one training: neither what is le
 }  # fmt: skip
 
 
+class Origin(NamedTuple):
+    """What a training is made from, by fingerprint: prepared data, and the weights that `train.lora` adds to."""
+
+    data: str
+    base: str | None = None
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> Self:
+        """As it lies on disk. Raises `DataError`, and `ModelError` where the model that is adapted is gone."""
+        data = fingerprint(Layout.of(recipe).data)
+        if not recipe.train.lora.rank:
+            return cls(data)
+        weights = Path(recipe.train.init or "") / WEIGHTS
+        if not weights.is_file():
+            raise ModelError(
+                f"train.init: {weights}: there is no such file, and training has only added to its weights"
+            )
+        return cls(data, sha256(weights))
+
+
 class State(NamedTuple):
     """How far training has come: updates done, the place in the data, seconds spent, and what went wrong with it."""
 
@@ -41,23 +67,40 @@ class State(NamedTuple):
     health: Health = Health()
 
 
-def save(
-    checkpoints: Path, learner: Learner, recipe: Recipe, data: str, state: State, scores: Mapping[int, float]
-) -> Path:
-    """Writes the checkpoint of `state` and removes those that are outdated; gives its folder.
+class Snapshot(NamedTuple):
+    """A copy of all that a checkpoint holds, which no later update changes; `tensors` by file and name, on the CPU."""
+
+    tensors: dict[str, dict[str, Tensor]]
+    state: State
+    recipe: Recipe
+    origin: Origin
+
+
+def snapshot(learner: Learner, recipe: Recipe, origin: Origin, state: State) -> Snapshot:
+    """Copies what there is to save; takes as much memory as that, in the first process. All processes must ask.
+
+    Raises `TrainingError` where another process is gone.
+    """
+    held: dict[str, Mapping[str, Tensor]] = {WEIGHTS: stored(learner.model), OPTIMIZER: learner.optimizer.tensors()}
+    if learner.mean:
+        held[MEAN] = stored(learner.mean.model)
+    return Snapshot({file: copies(named, learner.world) for file, named in held.items()}, state, recipe, origin)
+
+
+def save(checkpoints: Path, snapshot: Snapshot, scores: Mapping[int, float]) -> Path:
+    """Writes a checkpoint and removes those that are outdated; gives its folder.
 
     `scores` says how good the models of some updates are. What a process that was killed has left half-written goes
     too. Raises `OutputError`.
     """
+    tensors, state, recipe, origin = snapshot
     path = checkpoints / f"step-{state.step:08d}"
     make_folder(checkpoints)
     with whole_folder(path) as folder:
-        write_weights(folder / WEIGHTS, weights_of(learner.model))
-        if learner.mean:
-            write_weights(folder / MEAN, weights_of(learner.mean.model))
-        write_weights(folder / OPTIMIZER, learner.optimizer.tensors())
+        for file, named in tensors.items():
+            write_weights(folder / file, named)
         said = state._asdict() | {"health": state.health._asdict()}
-        write_json(folder / STATE, said | {"data": data, "recipe": recipe.model_dump(mode="json")})
+        write_json(folder / STATE, said | origin._asdict() | {"recipe": recipe.model_dump(mode="json")})
     for old in (*_outdated(checkpoints, recipe, scores), *checkpoints.glob(".step-*.tmp")):
         shutil.rmtree(old, ignore_errors=True)
     return path
@@ -123,46 +166,63 @@ def remove_after(checkpoints: Path, step: int) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def restore(path: Path, learner: Learner, recipe: Recipe, data: str) -> State:
+def restore(path: Path, learner: Learner, recipe: Recipe, origin: Origin) -> State:
     """Puts a checkpoint into `learner` and gives its state.
 
     Raises `CheckpointError` where it is damaged, or was made by another recipe or from other data.
     """
-    stored = check(path, recipe, data)
+    said = check(path, recipe, origin)
     try:
-        set_weights(learner.model, read_weights(path / WEIGHTS), path / WEIGHTS)
+        set_weights(stored(learner.model), path / WEIGHTS)
         if learner.mean:
-            set_weights(learner.mean.model, read_weights(path / MEAN), path / MEAN)
+            set_weights(stored(learner.mean.model), path / MEAN)
         learner.optimizer.set_tensors(read_weights(path / OPTIMIZER))
-        return State(int(stored["step"]), Cursor(*stored["cursor"]), float(stored["seconds"]), _health(stored))
+        return State(int(said["step"]), Cursor(*said["cursor"]), float(said["seconds"]), _health(said))
     except (ModelError, KeyError, ValueError, TypeError) as error:
         raise _damaged(path, error) from None
 
 
-def check(path: Path, recipe: Recipe, data: str) -> dict[str, Any]:
+@torch.no_grad()
+def set_weights(parameters: Mapping[str, nn.Parameter], file: Path) -> None:
+    """Copies the weights in a file into a model's parameters. Raises `ModelError` where they are not its own."""
+    for parameter, weight in fitting(parameters, read_weights(file), file):
+        parameter.copy_(like(weight, parameter))
+
+
+def check(path: Path, recipe: Recipe, origin: Origin) -> dict[str, Any]:
     """What a checkpoint says of itself. Raises `CheckpointError` where it belongs to another recipe or other data."""
     if not path.is_dir():
         others = ", ".join(str(other) for other in present(path.parent)) or "none"
         raise CheckpointError(f"{path}: no such checkpoint; beside it there are {others}")
-    stored = _read_state(path)
-    before = _completed(stored["recipe"])
-    if differences := list(_differences(before, recipe.model_dump(mode="json"), _free(before, recipe, stored["step"]))):
+    said = _read_state(path)
+    before = _completed(said["recipe"])
+    if differences := list(_differences(before, recipe.model_dump(mode="json"), _free(before, recipe, said["step"]))):
         raise CheckpointError(
             f"{path}: made by another recipe: {'; '.join(differences)}. Take the recipe back to that, "
             "or train the new one in a folder of its own (run: …)"
         )
-    if stored["data"] != data:
+    if said["data"] != origin.data:
         raise CheckpointError(
             f"{path}: made from other data than now lies prepared; train in a folder of its own (run: …), "
             f"or remove {path.parent} to begin again"
         )
-    return stored
+    if said.get("base") != origin.base:
+        raise CheckpointError(
+            f"{path}: what is to be added to the model in {recipe.train.init}, which has since changed: "
+            f"bring it back as it was, or remove {path.parent} to begin again"
+        )
+    return said
+
+
+def weights_file(path: Path) -> Path:
+    """The file of the weights in a checkpoint, or of their running mean where there is one."""
+    return path / (MEAN if (path / MEAN).exists() else WEIGHTS)
 
 
 def weights(path: Path) -> dict[str, Tensor]:
-    """The weights in a checkpoint, or their running mean where there is one. Raises `CheckpointError`."""
+    """What is in that file. Raises `CheckpointError`."""
     try:
-        return read_weights(path / (MEAN if (path / MEAN).exists() else WEIGHTS))
+        return read_weights(weights_file(path))
     except ModelError as error:
         raise _damaged(path, error) from None
 

@@ -22,12 +22,14 @@ from nmt.model.device import pick_device, pick_precision
 from nmt.model.size import parameter_count, vocabulary_size
 from nmt.model.transformer import Transformer
 from nmt.recipe import Depths, Recipe
+from nmt.training.finetuning import restrict
 from nmt.training.learner import Learner
 from nmt.training.loop import chunk_tokens
+from nmt.training.lora import stored
 from nmt.training.loss import BLOCK_NUMBERS
+from nmt.training.optimizer import kept_numbers
 from nmt.training.world import World
 
-STATE_BYTES = 16  # of a parameter in fp32, its gradient, and two running means of Adam
 _SHAPES = (1, 1), (2, 1), (1, 2)  # layers of encoder and decoder that are computed
 _REPEATS = 5  # the fastest counts: other work makes it slower, nothing makes it faster
 _PATIENCE = 1.0  # seconds, after which nothing is repeated
@@ -42,8 +44,12 @@ class Estimate:
     """What training will take. Bytes of memory, seconds of time."""
 
     parameters: int
+    learning: int
+    """How many of the parameters learn: not what `train.freeze` names; with `train.lora` what it adds, alone."""
     state: int
-    """Weights, gradients and Adam: 16 bytes a parameter."""
+    """Weights, gradients, what the optimizer keeps, and the running mean of the weights, if there is one."""
+    copy: int
+    """Of the state, in the computer's own memory, while a checkpoint is written: what that holds."""
     activations: int
     """What the backward pass keeps of the largest chunk, and the block of logits at hand."""
     chunk_tokens: int
@@ -60,8 +66,8 @@ class Estimate:
 
     @property
     def memory(self) -> int:
-        """All of it, beside what Python and torch take themselves."""
-        return self.state + self.activations
+        """All of it on the device, beside what Python and torch take themselves."""
+        return self.state + self.activations + (self.copy if self.device == "cpu" else 0)
 
     @property
     def hours(self) -> float:
@@ -89,14 +95,17 @@ def estimate(recipe: Recipe, lengths: np.ndarray, pairs: int, device: str = "aut
     small = [shape.model_copy(update={"tokenizer": tokenizer}) for shape in shapes]
     longest = _chunk(small[0], lengths, size, -1)
     kept = [_kept(shape, longest, where, precision) for shape in small]
-    parameters = parameter_count(recipe)
-    projection = 4 * recipe.model.d_model * (vocabulary_size(recipe) - words)
+    whole = _restricted(recipe, torch.device("meta"))
+    state, copy = _state(recipe, whole)
+    projection = 4 * recipe.model.d_model * (vocabulary_size(recipe) - words) if whole.projection.requires_grad else 0
     return Estimate(
-        parameters=parameters,
-        state=STATE_BYTES * parameters,
+        parameters=whole.parameter_count(),
+        learning=_learning(whole),
+        state=state,
+        copy=copy,
         activations=int(_of_all_layers(recipe, kept)) + projection + 4 * BLOCK_NUMBERS[where.type],
         chunk_tokens=size,
-        update_seconds=_of_all_layers(recipe, seconds) * tokens / _tokens(typical) + step[0] * parameters,
+        update_seconds=_of_all_layers(recipe, seconds) * tokens / _tokens(typical) + step[0] * _learning(whole),
         updates=recipe.train.steps,
         epochs=recipe.train.steps * len(update) / pairs,
         device=str(where),
@@ -168,7 +177,7 @@ def _times(recipe: Recipe, chunk: Chunk, device: torch.device, precision: torch.
         learner.apply(len(found) + 1, sums)
         found.append((between - begun, _now(device) - between))
     gradients, steps = zip(*found, strict=True)
-    return min(gradients), min(steps) / learner.model.parameter_count()
+    return min(gradients), min(steps) / learner.parameter_counts[1]
 
 
 def _kept(recipe: Recipe, chunk: Chunk, device: torch.device, precision: torch.dtype) -> int:
@@ -190,10 +199,34 @@ def _kept(recipe: Recipe, chunk: Chunk, device: torch.device, precision: torch.d
 
 
 def _learner(recipe: Recipe, device: torch.device, precision: torch.dtype) -> Learner:
+    return Learner(recipe, _restricted(recipe, device).train(), device, precision)
+
+
+def _restricted(recipe: Recipe, device: torch.device) -> Transformer:
+    """The recipe's model as it learns, its weights drawn; on the device `meta` it takes no memory."""
     vocabulary = vocabulary_size(recipe)
     torch.manual_seed(recipe.seed)
-    model = Transformer(recipe.model, vocabulary, vocabulary).to(device)
-    return Learner(recipe, model.train(), device, precision)
+    with device:
+        model = Transformer(recipe.model, vocabulary, vocabulary)
+        restrict(model, recipe)
+    return model
+
+
+def _state(recipe: Recipe, model: Transformer) -> tuple[int, int]:
+    """Bytes, in fp32, that a model takes in training beside activations; and how many of them are copied to be saved.
+
+    What does not learn takes only its weights; the running mean shares them.
+    """
+    kept = kept_numbers(recipe, model)
+    mean = _learning(model) if recipe.train.ema else 0
+    saved = sum(parameter.numel() for parameter in stored(model).values())
+    frozen = saved - _learning(model)  # of which a checkpoint holds the mean, too
+    copied = saved + kept + (mean + frozen if mean else 0)
+    return 4 * (model.parameter_count() + _learning(model) + mean + kept), 4 * copied
+
+
+def _learning(model: Transformer) -> int:
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def _now(device: torch.device) -> float:

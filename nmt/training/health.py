@@ -96,7 +96,7 @@ def examine(
     """
     loss, norm = float(sums.loss) / sums.target_tokens, float(sums.gradient_norm)
     well = {"loss": math.isfinite(loss), "gradient": math.isfinite(norm), "weights": learner.finite()}
-    suspects = {*chain(*learner.world.gather(learner.suspects(step, chunks, sums.target_tokens)))}
+    suspects = {*chain(*learner.world.gather(learner.suspects(step, chunks, sums.target_tokens, len(pairs))))}
     mine = [number for number in chunks if number in suspects or not suspects]
     own = [(number, [*_lines(pairs[number], chunks[number], tokenizers)]) for number in mine]
     lines = [line for _, found in sorted(chain(*learner.world.gather(own))) for line in found]

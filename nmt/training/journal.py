@@ -143,6 +143,7 @@ class _Unheard(Journal):
     def __init__(self) -> None:
         self.measured = sys.maxsize
         self.scores = {}
+        self._since = 0.0
 
     def __enter__(self) -> Self:
         return self

@@ -3,6 +3,7 @@
 import hashlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from nmt.data.batches import Chunk, parts
 from nmt.errors import DeviceError
+from nmt.ids import BOS, EOS
 from nmt.model.streams import Cut
 from nmt.model.transformer import Transformer
 from nmt.recipe import Recipe
@@ -18,7 +20,10 @@ from nmt.training.loss import Loss, cross_entropy
 from nmt.training.mean import RunningMean
 from nmt.training.optimizer import Optimizer
 from nmt.training.schedule import learning_rate
-from nmt.training.world import World
+from nmt.training.sharding import gathered, like, local, shard
+from nmt.training.world import World, told
+
+_NOTHING = Chunk(*(np.array([number]) for number in (EOS, 1, BOS, EOS, 1)))  # a pair of two empty sentences
 
 
 class Update(NamedTuple):
@@ -64,30 +69,57 @@ class Learner:
         device: torch.device,
         precision: torch.dtype,
         world: World = World(),  # noqa: B008 - it cannot be changed
+        sharded: bool = False,
     ) -> None:
+        """`sharded`: each process of `world` keeps a share of the model, which it is given whole, on any device."""
         self.model = model
         self.world = world
         self._recipe = recipe
         self.device = device
         self.precision = precision
+        self._sharded = sharded and world.size > 1
+        self.mean = RunningMean(model, recipe.train.ema, apart=self._sharded) if recipe.train.ema else None
+        self._whole: Transformer | None = None
+        if self._sharded:
+            for each in (self.model, self.mean.model) if self.mean else (self.model,):
+                shard(each, device, world)
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = Optimizer(recipe, model)
-        self.mean = RunningMean(model, recipe.train.ema) if recipe.train.ema else None
         self.warn: Callable[[str], None] = lambda line: print(line, file=sys.stderr)
         self._parts = 1  # that each chunk is computed in
 
     @property
+    def parameter_counts(self) -> tuple[int, int]:
+        """Numbers in the model, each counted once, and how many of them learn."""
+        return self.model.parameter_count(), sum(parameter.numel() for parameter in self._parameters)
+
+    @property
     def measured(self) -> Transformer:
-        """The model that is measured, saved and averaged: that of the running mean, where there is one."""
-        return self.mean.model if self.mean else self.model
+        """The model that is measured and averaged: that of the running mean, where there is one. See `gathered`."""
+        return self._whole or (self.mean.model if self.mean else self.model)
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """In the block `measured` is whole, in the first process; all must enter it."""
+        if self._sharded:
+            self._whole = gathered(self.measured, self.device, self.world)
+        try:
+            yield
+        finally:
+            self._whole = None
 
     def gradients(
-        self, step: int, chunks: Mapping[int, Chunk], tokens: tuple[int, int] | None = None, leave: bool = False
+        self,
+        step: int,
+        chunks: Mapping[int, Chunk],
+        tokens: tuple[int, int] | None = None,
+        leave: bool = False,
+        turns: int = 0,
     ) -> Sums:
         """The gradients of update `step`, counted from 1: summed over the chunks and divided by their target tokens.
 
         `chunks`, by number, are those of this process; `tokens` the source and target tokens of all, where others have
-        some. `leave` tells them that this process is about to.
+        some, and `turns` how many chunks the process has that has most. `leave` tells them that this one is about to.
 
         Until `apply` takes them the update has not begun: left half done, it is as if this had not been called, so
         long as no other gradients are asked for.
@@ -99,6 +131,8 @@ class Learner:
         )
         while (sums := self._summed(step, chunks, target)) is None:
             self._make_room(chunks)
+        for _ in range(turns - len(chunks) if self._sharded else 0):
+            self._sit_out()
         sums[2] = float(leave)
         if self.world.size > 1:
             self._share(sums)
@@ -128,6 +162,8 @@ class Learner:
                 f"{self.device}: too little memory for one pair at a time: lower data.max_length, or make the model "
                 "smaller, in section model"
             )
+        if self._sharded:  # the others wait for what was to come of it
+            raise DeviceError(f"{self.device}: out of memory: lower train.chunk_tokens, or train on more GPUs")
         self._parts *= 2
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -138,6 +174,8 @@ class Learner:
 
     def _share(self, sums: Tensor) -> None:
         """Sums up what the processes of this training have found."""
+        if self._sharded:  # gradients have been, layer by layer
+            return self.world.sum([sums])
         for parameter in self._parameters:
             if parameter.grad is None:  # this process had no chunk of this update
                 parameter.grad = torch.zeros_like(parameter)
@@ -158,30 +196,36 @@ class Learner:
         """Leaves the gradients out, as if they had not been asked for."""
         self.optimizer.zero_grad()
 
-    def suspects(self, step: int, chunks: Mapping[int, Chunk], target_tokens: int) -> list[int]:
+    def suspects(self, step: int, chunks: Mapping[int, Chunk], target_tokens: int, count: int) -> list[int]:
         """Which of these chunks of update `step` have, each alone, a loss or gradient that is not finite.
 
-        Computes them again, with the same dropout, and leaves no gradients.
+        Computes them again, with the same dropout, and leaves no gradients. `count`: of the chunks of all processes.
         """
         found = []
-        for number, chunk in chunks.items():
+        for number in range(count) if self._sharded else chunks:
             self.forget()
-            losses = [self._backward(step, number, piece, target_tokens, part) for part, piece in self._pieces(chunk)]
+            pieces = self._pieces(chunks[number]) if number in chunks else ()
+            losses = [self._backward(step, number, piece, target_tokens, part) for part, piece in pieces]
+            if not losses:
+                self._sit_out()
             if not torch.stack([*(loss.smoothed for loss in losses), self._gradient_norm()]).isfinite().all():
                 found.append(number)
         self.forget()
-        return found
+        return [number for number in found if number in chunks]
 
     def finite(self) -> bool:
         """Whether all weights are; waits for the device."""
-        return bool(torch.stack([p.isfinite().all() for p in self._parameters]).all())
+        wrong = torch.stack([~local(p).isfinite().all() for p in self._parameters]).sum()
+        if self._sharded:
+            self.world.sum([wrong])
+        return not wrong
 
     def restart(self, weights: dict[str, Tensor]) -> None:
         """Takes up these weights, and an optimizer that has seen nothing."""
         parameters = dict(self.model.named_parameters())
         with torch.no_grad():
             for name, tensor in weights.items():
-                parameters[name].copy_(tensor)
+                parameters[name].copy_(like(tensor, parameters[name]))
         self.optimizer.forget()
         if self.mean:
             self.mean.restart()
@@ -190,12 +234,23 @@ class Learner:
         """Adds to the gradients those of a part of chunk `number` of an update of so many target tokens."""
         # Dropout is a function of these. The first part is the whole, where there is but one.
         torch.manual_seed(_seed(self._recipe.seed, step, number, *([part] if part else [])))
-        loss = self.loss(chunk, self._recipe.train.label_smoothing, self._recipe.train.r_drop)
-        (loss.smoothed / tokens).backward()
+        with told(computing=True) if self._sharded else nullcontext():
+            loss = self.loss(chunk, self._recipe.train.label_smoothing, self._recipe.train.r_drop)
+            (loss.smoothed / tokens).backward()
         return loss
 
+    def _sit_out(self) -> None:
+        """Takes part in a chunk of others, whose layers are gathered and gradients summed by all, with a loss of 0."""
+        with told(computing=True):
+            (self.loss(_NOTHING, 0.0).smoothed * 0).backward()
+
     def _gradient_norm(self) -> Tensor:
-        return torch.nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
+        norm = torch.nn.utils.get_total_norm([local(p.grad) for p in self._parameters if p.grad is not None])
+        if not self._sharded:
+            return norm
+        square = norm.square()
+        self.world.sum([square])
+        return square.sqrt()
 
     @torch.no_grad()
     def negative_log_likelihood(self, chunks: Sequence[Chunk]) -> float:

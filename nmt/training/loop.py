@@ -4,7 +4,6 @@ import math
 import signal
 import time
 from contextlib import nullcontext
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,35 +13,51 @@ from nmt.data import check_prepared
 from nmt.data.batches import Chunk, Cursor, Ids, Sampler, pack, split
 from nmt.data.mixing import Order, parts_of, told
 from nmt.data.segmentation import Segmenter
-from nmt.data.shards import Manifest, Shards, fingerprint
+from nmt.data.shards import Manifest, Shards
+from nmt.errors import NmtError
 from nmt.files import alone_in, make_folder
 from nmt.model.device import pick_device, pick_precision
-from nmt.model.folder import build, weights_of
-from nmt.model.transformer import Transformer
+from nmt.model.folder import weights_of
 from nmt.model.views import why_padded
 from nmt.recipe import Layout, Recipe
 from nmt.text import Tokenizers
-from nmt.training import checkpoint
-from nmt.training.checkpoint import State
-from nmt.training.finetuning import begin, freeze
+from nmt.training import checkpoint, finetuning
+from nmt.training.checkpoint import Origin, State
+from nmt.training.determinism import repeatable
 from nmt.training.health import IN_A_ROW, REWINDS, Fault, examine, hopeless
 from nmt.training.journal import Journal
 from nmt.training.learner import Learner, Sums
+from nmt.training.saving import Saving
 from nmt.training.stopping import TIME_IS_UP, Stopping
 from nmt.training.validation import Validation
 from nmt.training.world import World, joined
 
 
-def train(recipe: Recipe, device: str = "auto", seconds: float | None = None) -> signal.Signals | None:
+def train(
+    recipe: Recipe,
+    device: str = "auto",
+    seconds: float | None = None,
+    sharded: bool = False,
+    deterministic: bool = False,
+) -> signal.Signals | None:
     """Trains as the recipe says, from the last checkpoint if there is one; checkpoints land in RUN/checkpoints.
 
-    After so many seconds, if given, it saves and leaves, as at a signal. Gives the signal that ended it early, or None.
+    After so many seconds, if given, it saves and leaves, as at a signal. Where it is `sharded`, each of several
+    processes holds a share of the model. Gives the signal that ended it early, or None.
+    `deterministic` has a GPU give the same bits each time, as a CPU does, if more slowly (`nmt.training.determinism`).
     Raises `DataError`, `CheckpointError`, `DeviceError`, `OutputError`, and `TrainingError` where the numbers do not
     stay finite.
     """
+    if sharded and recipe.train.optimizer.name == "muon":
+        raise NmtError(
+            "--fsdp: Muon (train.optimizer.name) needs whole matrices, of which each process would hold some rows: "
+            "train with adam, or without --fsdp"
+        )
+    if sharded and recipe.train.lora.rank:
+        raise NmtError("--fsdp: not with train.lora, which keeps gradients and optimizer small: train without --fsdp")
     where = pick_device(device)
-    with joined(where) as world:
-        training = Training(recipe, where, world)
+    with repeatable(deterministic), joined(where) as world:
+        training = Training(recipe, where, world, sharded)
         alone = alone_in(training.layout.checkpoints) if world.first else nullcontext()
         with alone, Stopping(seconds) as stopping:
             with Journal.of(training.layout, recipe, training.state, heard=world.first) as journal:
@@ -77,52 +92,73 @@ class Tried(NamedTuple):
 class Training:
     """One training run: the learner, its data, and how far it has come."""
 
-    def __init__(self, recipe: Recipe, device: torch.device, world: World = World()) -> None:  # noqa: B008
+    def __init__(
+        self,
+        recipe: Recipe,
+        device: torch.device,
+        world: World = World(),  # noqa: B008 - it cannot be changed
+        sharded: bool = False,
+    ) -> None:
         self.recipe = recipe
         self.world = world
         self.layout = Layout.of(recipe)
         check_prepared(self.layout.data, recipe)
         self._shards = Shards.open(self.layout.data, "train")
         self._split = Manifest.load(self.layout.data).splits["train"]
-        self._fingerprint = fingerprint(self.layout.data)
+        self._origin = Origin.of(recipe)
         self._tokenizers = tokenizers = Tokenizers.load(self.layout.data)
-        model = self._new_model().to(device)
-        self.learner = Learner(recipe, model, device, pick_precision(recipe.train.precision, device), world)
+        model, self._new = finetuning.new_model(recipe, tokenizers)
+        self._sharded = sharded and world.size > 1
+        if not self._sharded:
+            model = model.to(device)
+        precision = pick_precision(recipe.train.precision, device)
+        self.learner = Learner(recipe, model, device, precision, world, self._sharded)
         order = Order(len(self._shards), recipe.seed, parts_of(recipe.data, self._split))
         self._sampler = Sampler(self._shards, recipe.train.batch_tokens, order)
         self._segmenter = Segmenter(self._shards, tokenizers, recipe)
-        self._chunk_tokens = chunk_tokens(recipe, device, self.learner.precision, world)
+        self._chunk_tokens = chunk_tokens(recipe, device, precision, world)
         self._multiple = world.size if recipe.train.chunk_tokens == "auto" else 1  # chunks, so that all have as many
         self._validation = Validation(recipe, tokenizers, self._chunk_tokens)
         make_folder(self.layout.checkpoints)  # refused now rather than when an hour's work is to be saved
         self._found = checkpoint.last(self.layout.checkpoints)
         self.state = State()
         if self._found:
-            self.state = checkpoint.restore(self._found, self.learner, recipe, self._fingerprint)
+            self.state = checkpoint.restore(self._found, self.learner, recipe, self._origin)
         self._saved = self.state.step
+        self._saving = Saving()
         self._ahead: Batch | None = None
 
     def run(self, journal: Journal, stopping: Stopping) -> None:
         """Does the updates that are left, or as many as it may before it is to stop; the last one is saved."""
         self.learner.warn = journal.say
-        self._measure(journal, stopping)  # the run before may have been stopped in the midst of it
-        while self.state.step < self.recipe.train.steps and self._advance(journal, stopping):
-            if self._due(self.recipe.train.checkpoint_every):
+        with self._saving:
+            self._measure(journal, stopping)  # the run before may have been stopped in the midst of it
+            while self.state.step < self.recipe.train.steps and self._advance(journal, stopping):
+                self._saving.check()
+                if self._due(self.recipe.train.checkpoint_every):
+                    self._save(journal)
+                self._measure(journal, stopping)
+            if self._saved != self.state.step and self.learner.finite():
                 self._save(journal)
-            self._measure(journal, stopping)
-        if self._saved != self.state.step and self.learner.finite():
-            self._save(journal)
 
     def describe(self) -> str:
         """What is about to happen, in a line."""
         learner, step = self.learner, self.state.step
         kind = {torch.float32: "fp32", torch.bfloat16: "bf16"}[learner.precision]
         threads = f", {torch.get_num_threads()} threads" if learner.device.type == "cpu" else ""
-        others = f", {self.world.size} processes" if self.world.size > 1 else ""
-        start = f"going on from {self._found}" if self._found else "from the beginning"
+        share = ", a share of the model each" if self._sharded else ""
+        others = f", {self.world.size} processes{share}" if self.world.size > 1 else ""
+        start = "from the beginning"
+        if self.recipe.train.init:
+            start = finetuning.told(self.recipe.train.init, self._new)
+        if self._found:
+            start = f"going on from {self._found}"
+        total, learning = learner.parameter_counts
+        part = f"{learning / 1e6:.2f} of " if learning < total else ""
+        same = ", deterministic" if torch.are_deterministic_algorithms_enabled() else ""
         slow = why_padded(self.recipe.model) if (learner.device.type, kind) == ("cuda", "bf16") else None
         return (
-            f"{learner.model.parameter_count() / 1e6:.1f} M parameters on {learner.device} in {kind}{threads}{others}; "
+            f"{part}{total / 1e6:.1f} M parameters on {learner.device} in {kind}{threads}{others}{same}; "
             f"{start}, {step:,} of {self.recipe.train.steps:,} updates done"
             + (f"; {mix}" if (mix := told(self.recipe.data, self._split)) else "")
             + (f"; attention pads, for the kernel without padding cannot take {slow}" if slow else "")
@@ -184,7 +220,8 @@ class Training:
         batch = self._ahead
         if batch is None or batch[:2] != (step, begin):  # at the start, and after a rewind
             batch = self._batch(step, begin)
-        sums = self.learner.gradients(step, batch.chunks, batch.tokens, leave)
+        turns = -(-len(batch.pairs) // self.world.size)
+        sums = self.learner.gradients(step, batch.chunks, batch.tokens, leave, turns)
         self._ahead = self._batch(step + 1, batch.end)  # while a GPU is at work, which `finite` waits for
         if sums.finite:
             return Tried(batch.end, sums)
@@ -211,40 +248,38 @@ class Training:
         step, cursor, seconds, health = self.state
         if health.rewinds == REWINDS:
             raise hopeless(step, self.layout.skipped)
-        if place := checkpoint.good(self.layout.checkpoints, self.recipe):
-            to = checkpoint.restore(place, self.learner, self.recipe, self._fingerprint).step
+        self._saving.wait()
+        place, *_ = self.world.gather(checkpoint.good(self.layout.checkpoints, self.recipe))
+        if place:  # as the first process finds it, which alone knows that nothing is under way
+            to = checkpoint.restore(place, self.learner, self.recipe, self._origin).step
         else:
             to = 0
-            self.learner.restart(weights_of(self._new_model()))
+            self.learner.restart(weights_of(finetuning.new_model(self.recipe, self._tokenizers)[0]))
         if self.world.first:
             checkpoint.remove_after(self.layout.checkpoints, to)
         self.state = State(to, cursor, seconds, health.rewound(step))
         journal.rewind(step, to, why)
 
-    def _new_model(self) -> Transformer:
-        """The model before its first update: drawn by the seed, or that which is fine-tuned."""
-        torch.manual_seed(self.recipe.seed)
-        model = build(self.recipe, self._tokenizers)
-        if folder := self.recipe.train.init:
-            begin(model, self.recipe, self._tokenizers, Path(folder))
-        freeze(model, self.recipe.train.freeze)
-        return model
-
     def _measure(self, journal: Journal, stopping: Stopping) -> None:
         """Measures the valid corpus where that is due; where a signal comes, the next run does it."""
         step = self.state.step
-        if not self._due(self.recipe.train.valid_every) or journal.measured >= step:
+        if not step or not self._due(self.recipe.train.valid_every):
             return
-        with journal.pause():
-            found = stopping.attempt(lambda: self._validation.measure(self.learner, step))
+        with journal.pause(), self.learner.gathered():
+            measure = self._validation.measure
+            found = None if journal.measured >= step else stopping.attempt(lambda: measure(self.learner, step))
         if found:
             journal.validation(step, found)
 
     def _save(self, journal: Journal) -> None:
+        """Copies what is to be saved; a thread writes it while training goes on."""
         # Of a training that was rewound to its beginning there is nothing to save: all of it follows from the seed.
-        if self.state.step and self.world.first:
-            where = self.layout.checkpoints
-            checkpoint.save(where, self.learner, self.recipe, self._fingerprint, self.state, journal.scores)
+        if self.state.step:
+            self._saving.wait()  # before anything is copied, so that there is never more than one copy
+            copy = checkpoint.snapshot(self.learner, self.recipe, self._origin, self.state)
+            where, scores = self.layout.checkpoints, dict(journal.scores)
+            if self.world.first:
+                self._saving.begin(lambda: checkpoint.save(where, copy, scores))
         self._saved = self.state.step
 
     def _due(self, every: int) -> bool:

@@ -55,7 +55,7 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
         smoothed = inputs.new_zeros((), dtype=torch.float32)
         nll = smoothed.clone()
         grad_states = torch.empty_like(inputs) if wants_gradient else None
-        grad_weight = torch.zeros_like(projection) if wants_gradient else None
+        grad_weight = torch.zeros_like(projection) if wants_gradient and ctx.needs_input_grad[1] else None
         size = max(1, BLOCK_NUMBERS[inputs.device.type] // (passes * len(weight)))
         for start in range(0, len(targets), size):
             rows = slice(start, start + size)
@@ -68,14 +68,15 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
             apart = _Divergence.of(log_p, consistency) if passes > 1 else None
             if apart:
                 smoothed += apart.value
-            if grad_states is not None and grad_weight is not None:
+            if grad_states is not None:
                 grad = log_p.exp_().sub_(smoothing / len(weight))  # p - q, where q is the smoothed reference
                 grad = grad.scatter_add_(1, picked, grad.new_full(picked.shape, smoothing - 1))
                 if apart:
                     grad = grad.div_(passes).add_(apart.gradient)
                 grad = grad.to(inputs.dtype)
                 grad_states[:, rows] = (grad @ weight).view_as(inputs[:, rows])
-                _add_product(grad_weight, grad.t(), block)
+                if grad_weight is not None:  # there is none of embeddings that stay as they are
+                    _add_product(grad_weight, grad.t(), block)
         ctx.save_for_backward(grad_states, grad_weight)
         ctx.mark_non_differentiable(nll)
         return smoothed, nll
@@ -83,7 +84,8 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, scale: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         grad_states, grad_weight = ctx.saved_tensors
-        return grad_states.flatten(0, 1).mul_(scale), grad_weight.mul_(scale), None, None, None, None
+        grad_projection = None if grad_weight is None else grad_weight.mul_(scale)
+        return grad_states.flatten(0, 1).mul_(scale), grad_projection, None, None, None, None
 
 
 class _Divergence(NamedTuple):

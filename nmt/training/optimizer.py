@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from nmt.recipe import Recipe
+from nmt.training.sharding import like
 
 _ADAM = ("step", "exp_avg", "exp_avg_sq")
 _MUON = ("momentum_buffer",)
@@ -17,7 +18,7 @@ class Optimizer:
     def __init__(self, recipe: Recipe, model: nn.Module) -> None:
         choice = recipe.train.optimizer
         named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        matrices = _inner_matrices(model) & named.keys() if choice.name == "muon" else set()
+        matrices = _for_muon(recipe, model) & named.keys()
         self._parts: list[tuple[list[str], tuple[str, ...], torch.optim.Optimizer]] = []
         if rest := {name: p for name, p in named.items() if name not in matrices}:
             adam = torch.optim.AdamW(
@@ -58,22 +59,36 @@ class Optimizer:
             optimizer.load_state_dict(optimizer.state_dict() | {"state": {}})
 
     def tensors(self) -> dict[str, Tensor]:
-        """The state, on the CPU; as `exp_avg/NAME`, `exp_avg_sq/NAME`, `step/NAME`, `momentum_buffer/NAME`."""
-        return {key: value.cpu() for key, value in self._tensors()}
+        """The state itself, as `exp_avg/NAME`, `exp_avg_sq/NAME`, `step/NAME`, `momentum_buffer/NAME`."""
+        return dict(self._tensors())
 
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
         for names, kinds, optimizer in self._parts:
             for name, parameter in zip(names, optimizer.param_groups[0]["params"], strict=True):
-                for kind in kinds:
+                for kind in kinds if parameter in optimizer.state else ():  # not before it has taken a step
                     yield f"{kind}/{name}", optimizer.state[parameter][kind]
 
     def set_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Takes up what `tensors` gave. Raises KeyError where something is missing."""
+        """Takes up what `tensors` gave, nothing before the first step. Raises KeyError where something is missing."""
         for names, kinds, optimizer in self._parts:
-            state = {i: {kind: tensors[f"{kind}/{name}"] for kind in kinds} for i, name in enumerate(names)}
+            parameters = zip(names, optimizer.param_groups[0]["params"], strict=True)
+            state = {
+                i: {kind: like(tensors[f"{kind}/{name}"], parameter) for kind in kinds}
+                for i, (name, parameter) in enumerate(parameters)
+                if tensors
+            }
             optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
 
 
-def _inner_matrices(model: nn.Module) -> set[str]:
-    """The names of the weights that Muon is for: matrices from states to states, not embeddings and projections."""
+def kept_numbers(recipe: Recipe, model: nn.Module) -> int:
+    """How many numbers, in fp32, the optimizer of a model keeps once it has taken a step."""
+    muon = _for_muon(recipe, model)
+    learning = ((name, p.numel()) for name, p in model.named_parameters() if p.requires_grad)
+    return sum(count if name in muon else 2 * count + 1 for name, count in learning)
+
+
+def _for_muon(recipe: Recipe, model: nn.Module) -> set[str]:
+    """The names of the weights that Muon takes: matrices from states to states, not embeddings and projections."""
+    if recipe.train.optimizer.name != "muon":
+        return set()
     return {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Linear)}

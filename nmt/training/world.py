@@ -1,10 +1,11 @@
 """Several processes that train one model together, as `torchrun` starts them; most often there is but one.
 
-Each has the whole model and computes some chunks of every update. Their gradients are summed, once an update, so that
-all take the same step. Only the first says anything, and writes.
+Each has the whole model (or a share of it: `nmt.training.sharding`) and computes some chunks of every update. Their
+gradients are summed, once an update, so that all take the same step. Only the first says anything, and writes.
 """
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -42,7 +43,7 @@ class World(NamedTuple):
             return
         for bucket in _buckets(tensors):
             flat = torch.cat([tensor.flatten() for tensor in bucket])
-            with _told():
+            with told():
                 dist.all_reduce(flat)
             for tensor, part in zip(bucket, flat.split([tensor.numel() for tensor in bucket]), strict=True):
                 tensor.copy_(part.view_as(tensor))
@@ -52,7 +53,7 @@ class World(NamedTuple):
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
-        with _told():
+        with told():
             dist.all_gather_object(values, value)
         return values
 
@@ -65,7 +66,7 @@ def joined(device: torch.device) -> Iterator[World]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    with _told():
+    with told():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield World(dist.get_world_size(), dist.get_rank())
@@ -88,11 +89,16 @@ def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """Says in words that another process is gone, for the engine says it in many lines, and each in its own way."""
+def told(computing: bool = False) -> Iterator[None]:
+    """Says in words that another process is gone, for the engine says it in many lines, and each in its own way.
+
+    `computing`: the block does other things too, whose errors are left as they are.
+    """
     try:
         yield
     except (RuntimeError, ValueError) as error:  # DistBackendError and its like are RuntimeErrors
+        if computing and not re.search("gloo|nccl", f"{type(error).__name__} {error}", re.IGNORECASE):
+            raise
         first = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise TrainingError(
             f"the processes of this training cannot reach one another, or one of them is gone ({first}): "
