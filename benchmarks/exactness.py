@@ -4,13 +4,13 @@
     python benchmarks/exactness.py ranks   --text data/multi30k/train --valid data/multi30k/val
     python benchmarks/exactness.py stops   --text data/multi30k/train --valid data/multi30k/val
     python benchmarks/exactness.py saving  --text data/multi30k/train --valid data/multi30k/val
-    python benchmarks/exactness.py memory  --text data/multi30k/train --valid data/multi30k/val --large data/laws/train
+    python benchmarks/exactness.py memory  --text data/laws/train --valid data/laws/dev --languages en-fr
 
 kills: SIGKILL at 20 random moments, run again each time; the weights are compared with those of a run left alone.
 ranks: 1, then 2, then 1 processes, with the whole model each and with a share; the loss is compared likewise.
-stops: SIGTERM in an update, a validation and a save of a base model, and SIGKILL to one of two processes: seconds.
+stops: SIGTERM in an update, a validation and a save, and SIGKILL to one of two processes: seconds.
 saving: seconds that a checkpoint of the base model takes, and how long of that it holds training up.
-memory: what a process holds, trained on `--text` and on `--large`, with the same model and updates.
+memory: what a process holds, trained on all of a text and on 29,000 pairs drawn from it, so that sentences are as long.
 
 Each prints a table in Markdown and, as its last line, all figures in JSON. It exits with 1 where a promise is broken.
 """
@@ -36,24 +36,26 @@ from nmt import recipe as recipes
 from nmt.data import prepare
 from nmt.model.transformer import Transformer
 from nmt.recipe import Layout, Recipe
+from nmt.text import read_pairs
 from nmt.training.learner import Learner
 from nmt.training.loop import Training
 
 HERE = Path(__file__).parent.parent
 SMALL = {"layers": 2, "d_model": 128, "heads": 4, "d_ffn": 512}
+MIDDLE = {"layers": 3, "d_model": 256, "heads": 4, "d_ffn": 1024}
 TRAIN = {"precision": "fp32", "log_every": 1, "valid_bleu": 4}
 KILLS = 20
+FEW = 29000  # pairs, as Multi30k has
 SECONDS = 10  # in which SIGTERM must have an end
 LIMIT = 600  # seconds for anything
 
 
 def make(options: argparse.Namespace, folder: Path, text: str, **changes: dict[str, Any]) -> Recipe:
     """A recipe, its text prepared; `changes` by section."""
-    corpus, languages = Path(text), options.languages.split("-")
-    valid = str(corpus.with_name(Path(options.valid).name)) if text == options.text else options.large_valid
+    languages = options.languages.split("-")
     sections: dict[str, Any] = {
         "run": str(folder),
-        "data": {"source": languages[0], "target": languages[1], "train": text, "valid": valid},
+        "data": {"source": languages[0], "target": languages[1], "train": text, "valid": options.valid},
         "tokenizer": {"vocab_size": 8000},
         "average": {"last": 1},
     }
@@ -183,7 +185,6 @@ def kills(options: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]
 def ranks(options: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
     """A row for each way to go on."""
     keys = TRAIN | {
-        "schedule": {"warmup": 200},
         "steps": 60,
         "batch_tokens": 1024,
         "chunk_tokens": 300,
@@ -204,9 +205,9 @@ def ranks(options: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]
 def stops(options: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
     """A row for each moment of a stop."""
     keys = TRAIN | {"steps": 1000, "batch_tokens": 100, "valid_every": 1000, "checkpoint_every": 1000}
-    base = make(options, folder / "base", options.text, train=keys, tokenizer={"vocab_size": 8000})
+    base = make(options, folder / "base", options.text, train=keys, model=MIDDLE)
     moments: dict[str, tuple[dict[str, Any], Callable[[Run], bool]]] = {
-        "in an update of 2,000 tokens": ({"batch_tokens": 2000}, lambda run: "update       1" in run.said),
+        "in an update of 25,000 tokens": ({"batch_tokens": 25000}, lambda run: "update       1" in run.said),
         "in a validation": ({"valid_every": 2}, lambda run: "update       2" in run.said),
         "in a save": ({"checkpoint_every": 2}, lambda run: bool(run.saving)),
     }
@@ -247,37 +248,27 @@ def saving(options: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]
 
 
 def memory(options: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
-    """A row for each corpus."""
-    keys = TRAIN | {
-        "steps": 40,
-        "batch_tokens": 4096,
-        "chunk_tokens": 2048,
-        "valid_every": 1000,
-        "checkpoint_every": 20,
-    }
-    first = 0.0
-    for name, text in {"small": options.text, "large": options.large}.items():
-        options.languages = options.large_languages if name == "large" else options.languages
-        recipe = make(
-            options, folder / name, text, model={"layers": 3, "d_model": 256, "heads": 4, "d_ffn": 1024}, train=keys
-        )
-        run, peak = Run(recipe), 0
-        status = Path(f"/proc/{run.processes[0].pid}/status")
-        held: dict[str, int] = {}
-        while run.processes[0].poll() is None:
-            lines = (line.split() for line in status.read_text().splitlines())
-            held |= {line[0][:-1]: int(line[1]) for line in lines if line[0] in ("RssAnon:", "RssFile:", "VmHWM:")}
-            peak = max(peak, held.get("RssAnon", 0))
+    """A row for each size of the corpus."""
+    keys = TRAIN | {"steps": 1000, "chunk_tokens": 2048, "batch_tokens": 4096, "valid_every": 1000}
+    languages = options.languages.split("-")
+    pairs = list(read_pairs(options.text, *languages))
+    some = random.Random(options.seed).sample(pairs, FEW)
+    for side, language in enumerate(languages):
+        Path(f"{folder}/few.{language}").write_text("".join(f"{pair[side]}\n" for pair in some), "utf-8")
+    before = 0.0
+    for name, text, count in (("few", f"{folder}/few", FEW), ("all", options.text, len(pairs))):
+        recipe = make(options, folder / name, text, model=MIDDLE, train=keys | {"checkpoint_every": 5})
+        run, held = Run(recipe), {"RssAnon": 0, "RssFile": 0, "VmHWM": 0}
+        while "update      12" not in run.said and run.processes[0].poll() is None:
+            for line in Path(f"/proc/{run.processes[0].pid}/status").read_text().splitlines():
+                if (key := line.split(":")[0]) in held:
+                    held[key] = max(held[key], int(line.split()[1]))
             time.sleep(0.02)
-        figures = {"RssAnon": peak / 1000, "VmHWM": held["VmHWM"] / 1000}
-        apart = figures["VmHWM"] - first if first else 0.0
-        first = first or figures["VmHWM"]
-        yield {
-            "corpus": text,
-            **{f"{key} MB": value for key, value in figures.items()},
-            "more MB": apart,
-            "ok": apart < 200,
-        }
+        run.end(signal.SIGTERM)
+        peaks = {f"{key} MB": value / 1000 for key, value in held.items()}
+        more = peaks["VmHWM MB"] - (before or peaks["VmHWM MB"])
+        before = before or peaks["VmHWM MB"]
+        yield {"pairs": f"{count:,}", **peaks, "more MB": more, "ok": more < 200}
 
 
 def main() -> None:
@@ -288,9 +279,6 @@ def main() -> None:
     parser.add_argument("--text", default="data/multi30k/train", help="training text, PREFIX of two languages")
     parser.add_argument("--valid", default="data/multi30k/val", help="valid text, likewise")
     parser.add_argument("--languages", default="en-de", help="the two")
-    parser.add_argument("--large", help="training text for `memory` to compare with")
-    parser.add_argument("--large-valid", help="its valid text")
-    parser.add_argument("--large-languages", default="en-fr", help="its languages")
     parser.add_argument("--rounds", type=int, default=10, help="how many checkpoints `saving` makes")
     parser.add_argument("--seed", type=int, default=1, help="of the moments of `kills`")
     options = parser.parse_args()

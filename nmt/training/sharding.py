@@ -33,7 +33,6 @@ def shard(model: Transformer, device: torch.device, world: World) -> None:
         if isinstance(module, FSDPModule):  # gradients are summed, for an update is divided by its own tokens
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
-    model.to(device)
 
 
 def local(tensor: Tensor) -> Tensor:
