@@ -1,6 +1,6 @@
 """What a step of decoding takes on a CPU besides matrix products, each in one pass over memory.
 
-`kernels()` gives them in C where a compiler is at hand (`kernels.c`), else in PyTorch (`plain.py`); with equal results.
+`kernels()` gives them in C where a compiler is at hand (`decoding.c`), else in PyTorch (`plain.py`); with equal results.
 """
 
 from functools import cache

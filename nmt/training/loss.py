@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from nmt.kernels import gradients
+
 BLOCK_NUMBERS = {"cpu": 1 << 22, "cuda": 1 << 28}  # logits held at once: 16 MB, which a CPU's cache holds; 1 GB
 
 
@@ -61,6 +63,12 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
             rows = slice(start, start + size)
             block, picked = inputs[:, rows].flatten(0, 1), targets[rows, None].repeat(passes, 1)
             logits = (block @ weight.t()).float()
+            if wants_gradient and passes == 1 and gradients.at_hand(logits):
+                sums = gradients.cross_entropy_(logits, targets[rows], smoothing).float()
+                smoothed, nll = smoothed + sums[0], nll + sums[1]
+                grad_states[:, rows] = (logits @ weight)[None]
+                _add_product(grad_weight, logits.t(), block)
+                continue
             log_p = torch.log_softmax(logits, -1, out=logits)
             chosen, mean = log_p.gather(1, picked).sum() / passes, log_p.mean(-1).sum() / passes
             nll -= chosen
