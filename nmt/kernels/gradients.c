@@ -67,9 +67,9 @@ static void transpose(int64_t rows, int64_t width, const float *from, int64_t st
 
 /* Row by row the softmax of n products times `over`; zeros behind. */
 static void soften(int64_t n, int64_t wide, float over, float *row) {
-    float top = -FLT_MAX, sum = 0.0f;
+    float top = -INFINITY, sum = 0.0f; /* where all are -INFINITY, what comes is no number, as in PyTorch */
     for (int64_t p = 0; p < n; p++) row[p] *= over;
-    for (int64_t p = n; p < wide; p++) row[p] = -FLT_MAX;
+    for (int64_t p = n; p < wide; p++) row[p] = -INFINITY;
 #pragma omp simd reduction(max : top)
     for (int64_t p = 0; p < wide; p++) top = larger(top, row[p]);
     SIMD for (int64_t p = 0; p < wide; p++) row[p] = exponential(row[p] - top);
@@ -154,7 +154,7 @@ void nmt_thin(int64_t n, const float *x, const int16_t *draws, int least, float 
 void nmt_cross_entropy(int64_t rows, int64_t width, float *logits, const int64_t *said, float smoothing, double *sums) {
     float floor = smoothing / width;
     for (int64_t m = 0; m < rows; m++, logits += width) {
-        float top = -FLT_MAX, all = 0.0f, sum = 0.0f, chosen = logits[said[m]];
+        float top = -INFINITY, all = 0.0f, sum = 0.0f, chosen = logits[said[m]];
 #pragma omp simd reduction(max : top) reduction(+ : all)
         for (int64_t i = 0; i < width; i++) top = larger(top, logits[i]), all += logits[i];
 #pragma omp simd reduction(+ : sum)

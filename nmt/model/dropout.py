@@ -1,10 +1,29 @@
 """Dropout, cheap on a CPU too."""
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nmt.kernels import gradients
+
+
+_source = threading.local()  # of what is drawn on a CPU, where threads train side by side
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Within the block what dropout picks, in this thread, is a function of `seed`."""
+    if device.type != "cpu":
+        torch.manual_seed(seed)
+    _source.generator = torch.Generator().manual_seed(seed)
+    try:
+        yield
+    finally:
+        del _source.generator
 
 
 class Dropout(nn.Module):
@@ -29,7 +48,8 @@ class Dropout(nn.Module):
 
     def _on_cpu(self, x: Tensor, to: Tensor | None) -> Tensor:
         """There a draw is what costs: one of 64 bits serves four numbers, p being met to within 1/65536."""
-        draws = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+        draws = torch.empty((x.numel() + 3) // 4, dtype=torch.int64)
+        draws.random_(-(2**63), None, generator=getattr(_source, "generator", None))
         draws, least = draws.view(torch.int16)[: x.numel()].view(x.shape), min(round(self.p * 65536), 65535) - 32768
         if gradients.at_hand(x):
             return gradients.thinned(x, draws, least, 1 / (1 - self.p), to)

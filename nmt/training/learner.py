@@ -11,9 +11,11 @@ from torch import Tensor
 
 from nmt.data.batches import Chunk, parts
 from nmt.errors import DeviceError
+from nmt.model.dropout import seeded
 from nmt.model.streams import Cut
 from nmt.model.transformer import Transformer
 from nmt.recipe import Recipe
+from nmt.training.cores import Lanes, keep_memory
 from nmt.training.loss import Loss, cross_entropy
 from nmt.training.mean import RunningMean
 from nmt.training.optimizer import Optimizer
@@ -75,6 +77,9 @@ class Learner:
         self.mean = RunningMean(model, recipe.train.ema) if recipe.train.ema else None
         self.warn: Callable[[str], None] = lambda line: print(line, file=sys.stderr)
         self._parts = 1  # that each chunk is computed in
+        self.lanes = Lanes(model, torch.get_num_threads() if device.type == "cpu" else 1)
+        if device.type == "cpu":
+            keep_memory()
 
     @property
     def measured(self) -> Transformer:
@@ -108,10 +113,8 @@ class Learner:
         """Smoothed loss and -log p of these chunks, and a 0, [3]; None where the device's memory does not suffice."""
         sums = torch.zeros(3, device=self.device)
         try:
-            for number, chunk in chunks.items():
-                for part, piece in self._pieces(chunk):
-                    loss = self._backward(step, number, piece, target_tokens, part)
-                    sums[:2] += torch.stack([loss.smoothed.detach(), loss.nll])
+            for loss in self._backward(step, chunks, target_tokens):
+                sums[:2] += torch.stack([loss.smoothed.detach(), loss.nll])
         except torch.OutOfMemoryError:
             self.forget()  # what was summed up before, and half of what was not
             return None
@@ -166,7 +169,7 @@ class Learner:
         found = []
         for number, chunk in chunks.items():
             self.forget()
-            losses = [self._backward(step, number, piece, target_tokens, part) for part, piece in self._pieces(chunk)]
+            losses = self._backward(step, {number: chunk}, target_tokens)
             if not torch.stack([*(loss.smoothed for loss in losses), self._gradient_norm()]).isfinite().all():
                 found.append(number)
         self.forget()
@@ -186,13 +189,20 @@ class Learner:
         if self.mean:
             self.mean.restart()
 
-    def _backward(self, step: int, number: int, chunk: Chunk, tokens: int, part: int = 0) -> Loss:
-        """Adds to the gradients those of a part of chunk `number` of an update of so many target tokens."""
-        # Dropout is a function of these. The first part is the whole, where there is but one.
-        torch.manual_seed(_seed(self._recipe.seed, step, number, *([part] if part else [])))
-        loss = self.loss(chunk, self._recipe.train.label_smoothing, self._recipe.train.r_drop)
-        (loss.smoothed / tokens).backward()
-        return loss
+    def _backward(self, step: int, chunks: Mapping[int, Chunk], tokens: int) -> list[Loss]:
+        """Adds to the gradients those of the chunks, by number, of an update of so many target tokens."""
+        train = self._recipe.train
+
+        def add(model: Transformer, piece: tuple[int, int, Chunk]) -> Loss:
+            number, part, chunk = piece
+            # Dropout is a function of these. The first part is the whole, where there is but one.
+            with seeded(_seed(self._recipe.seed, step, number, *([part] if part else [])), self.device):
+                loss = self._loss(model, chunk, train.label_smoothing, train.r_drop)
+            (loss.smoothed / tokens).backward()
+            return loss
+
+        pieces = [(number, part, piece) for number in chunks for part, piece in self._pieces(chunks[number])]
+        return self.lanes.run(add, pieces)
 
     def _gradient_norm(self) -> Tensor:
         return torch.nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
