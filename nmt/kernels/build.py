@@ -1,4 +1,4 @@
-"""The kernels in C as a library of this machine: compiled once by the C compiler at hand, and kept for the next time."""
+"""The kernels in C as a library of this machine: compiled once by the C compiler at hand, and kept."""
 
 import ctypes
 import hashlib

@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from nmt.kernels import gradients
 
-
 _source = threading.local()  # of what is drawn on a CPU, where threads train side by side
 
 
