@@ -1,6 +1,7 @@
-"""What a step of decoding takes on a CPU besides matrix products, each in one pass over memory.
+"""What a CPU does between matrix products, each thing in one pass over memory.
 
-`kernels()` gives them in C where a compiler is at hand (`kernels.c`), else in PyTorch (`plain.py`); with equal results.
+`kernels()` gives those of a step of decoding: in C where a compiler is at hand (`decoding.c`), else in PyTorch
+(`plain.py`), with equal results. Those of training have gradients: `nmt.kernels.gradients`.
 """
 
 from functools import cache

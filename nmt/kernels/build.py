@@ -1,4 +1,4 @@
-"""`kernels.c` as a library of this machine: compiled once by the C compiler at hand, and kept for the next time."""
+"""The kernels in C as a library of this machine: compiled once by the C compiler at hand, and kept."""
 
 import ctypes
 import hashlib
@@ -14,7 +14,8 @@ from pathlib import Path
 from nmt.errors import NmtError
 from nmt.files import whole_file
 
-SOURCE = Path(__file__).with_name("kernels.c")
+HERE = Path(__file__).parent
+SOURCES = [HERE / name for name in ("decoding.c", "gradients.c")]
 FLAGS = ["-O3", "-march=native", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC"]
 SECONDS = 60  # that compiling may take; it takes one
 SWITCH = "NMT_KERNELS"  # off: as though there were no compiler
@@ -45,7 +46,8 @@ def _folder() -> Path:
 
 def _fingerprint(compiler: str) -> str:
     """What the library is made of: source, compiler, flags, and the processor, for -march=native is of this one."""
-    parts = [SOURCE.read_text(), compiler, *FLAGS, platform.machine(), _processor()]
+    texts = [path.read_text() for path in sorted(HERE.glob("*.[ch]"))]
+    parts = [*texts, compiler, *FLAGS, platform.machine(), _processor()]
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=12).hexdigest()
 
 
@@ -61,7 +63,7 @@ def _processor() -> str:
 def _compile(compiler: str, path: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         made = Path(scratch) / path.name
-        command = [compiler, *FLAGS, "-o", str(made), str(SOURCE), "-lm"]
+        command = [compiler, *FLAGS, "-o", str(made), *map(str, SOURCES), "-lm"]
         subprocess.run(command, check=True, capture_output=True, timeout=SECONDS)
         with whole_file(path) as file:
             file.write(made.read_bytes())

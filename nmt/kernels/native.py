@@ -1,4 +1,4 @@
-"""The kernels in C (`kernels.c`), handed the memory of tensors."""
+"""The kernels of decoding in C (`decoding.c`), handed the memory of tensors."""
 
 from ctypes import CDLL, c_float, c_int, c_int64, c_void_p
 from typing import Any, cast

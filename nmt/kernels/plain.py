@@ -1,4 +1,4 @@
-"""The kernels in PyTorch: what `kernels.c` has to agree with, and what is used where there is no compiler.
+"""The kernels in PyTorch: what `decoding.c` has to agree with, and what is used where there is no compiler.
 
 Axes: R rows, W their width, H heads, K width of a head's keys, V of its values, P keys that a query sees.
 """

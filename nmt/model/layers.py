@@ -42,8 +42,8 @@ class Residual(nn.Module):
     def forward(self, x: Tensor, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
         """x and the sub-layer's answer to it, [T, D]."""
         if self.pre:
-            return x + self.dropout(sublayer(self.norm(x)))
-        out: Tensor = self.norm(x + self.dropout(sublayer(x)))
+            return self.dropout(sublayer(self.norm(x)), x)
+        out: Tensor = self.norm(self.dropout(sublayer(x), x))
         return out
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nmt.kernels import gradients
 from nmt.model.attention import DotProduct, View
 from nmt.model.streams import Cut
 from nmt.recipe import Model
@@ -51,6 +52,8 @@ class Packed:
         """q [Tq, H, K], k [Tk, H, K], v [Tk, H, V]; gives [Tq, H, V]."""
         if _kernel_takes(core, q, v):
             return _varlen(q, k, v, self.queries, self.keys, (-1, 0) if self.causal else (-1, -1))
+        if core.bare and gradients.takes_heads(q, v):
+            return gradients.attention(q, k, v, self.queries.offsets, self.keys.offsets, self.causal)
         heads = q.shape[1]
         queries, keys = self.queries.grid(heads), self.keys.grid(heads)
         mask = _for_heads(self._mask, heads, q.dtype)

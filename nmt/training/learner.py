@@ -13,9 +13,11 @@ from torch import Tensor
 from nmt.data.batches import Chunk, parts
 from nmt.errors import DeviceError
 from nmt.ids import BOS, EOS
+from nmt.model.dropout import seeded
 from nmt.model.streams import Cut
 from nmt.model.transformer import Transformer
 from nmt.recipe import Recipe
+from nmt.training.cores import Lanes, keep_memory
 from nmt.training.loss import Loss, cross_entropy
 from nmt.training.mean import RunningMean
 from nmt.training.optimizer import Optimizer
@@ -87,6 +89,10 @@ class Learner:
         self.optimizer = Optimizer(recipe, model)
         self.warn: Callable[[str], None] = lambda line: print(line, file=sys.stderr)
         self._parts = 1  # that each chunk is computed in
+        # Processes that share a model compute a chunk together.
+        self.lanes = Lanes(model, torch.get_num_threads() if device.type == "cpu" and not self._sharded else 1)
+        if device.type == "cpu":
+            keep_memory()
 
     @property
     def parameter_counts(self) -> tuple[int, int]:
@@ -142,10 +148,8 @@ class Learner:
         """Smoothed loss and -log p of these chunks, and a 0, [3]; None where the device's memory does not suffice."""
         sums = torch.zeros(3, device=self.device)
         try:
-            for number, chunk in chunks.items():
-                for part, piece in self._pieces(chunk):
-                    loss = self._backward(step, number, piece, target_tokens, part)
-                    sums[:2] += torch.stack([loss.smoothed.detach(), loss.nll])
+            for loss in self._backward(step, chunks, target_tokens):
+                sums[:2] += torch.stack([loss.smoothed.detach(), loss.nll])
         except torch.OutOfMemoryError:
             self.forget()  # what was summed up before, and half of what was not
             return None
@@ -204,8 +208,8 @@ class Learner:
         found = []
         for number in range(count) if self._sharded else chunks:
             self.forget()
-            pieces = self._pieces(chunks[number]) if number in chunks else ()
-            losses = [self._backward(step, number, piece, target_tokens, part) for part, piece in pieces]
+            mine = {number: chunks[number]} if number in chunks else {}
+            losses = self._backward(step, mine, target_tokens)
             if not losses:
                 self._sit_out()
             if not torch.stack([*(loss.smoothed for loss in losses), self._gradient_norm()]).isfinite().all():
@@ -230,14 +234,22 @@ class Learner:
         if self.mean:
             self.mean.restart()
 
-    def _backward(self, step: int, number: int, chunk: Chunk, tokens: int, part: int = 0) -> Loss:
-        """Adds to the gradients those of a part of chunk `number` of an update of so many target tokens."""
-        # Dropout is a function of these. The first part is the whole, where there is but one.
-        torch.manual_seed(_seed(self._recipe.seed, step, number, *([part] if part else [])))
-        with told(computing=True) if self._sharded else nullcontext():
-            loss = self.loss(chunk, self._recipe.train.label_smoothing, self._recipe.train.r_drop)
-            (loss.smoothed / tokens).backward()
-        return loss
+    def _backward(self, step: int, chunks: Mapping[int, Chunk], tokens: int) -> list[Loss]:
+        """Adds to the gradients those of the chunks, by number, of an update of so many target tokens."""
+        train = self._recipe.train
+
+        def add(model: Transformer, piece: tuple[int, int, Chunk]) -> Loss:
+            number, part, chunk = piece
+            # Dropout is a function of these. The first part is the whole, where there is but one.
+            seed = _seed(self._recipe.seed, step, number, *([part] if part else []))
+            with told(computing=True) if self._sharded else nullcontext():
+                with seeded(seed, self.device):
+                    loss = self._loss(model, chunk, train.label_smoothing, train.r_drop)
+                (loss.smoothed / tokens).backward()
+            return loss
+
+        pieces = [(number, part, piece) for number in chunks for part, piece in self._pieces(chunks[number])]
+        return self.lanes.run(add, pieces)
 
     def _sit_out(self) -> None:
         """Takes part in a chunk of others, whose layers are gathered and gradients summed by all, with a loss of 0."""

@@ -117,7 +117,8 @@ class Training:
         self._sampler = Sampler(self._shards, recipe.train.batch_tokens, order)
         self._segmenter = Segmenter(self._shards, tokenizers, recipe)
         self._chunk_tokens = chunk_tokens(recipe, device, precision, world)
-        self._multiple = world.size if recipe.train.chunk_tokens == "auto" else 1  # chunks, so that all have as many
+        # as many chunks to all processes, and to all cores of a CPU
+        self._multiple = world.size * len(self.learner.lanes) if recipe.train.chunk_tokens == "auto" else 1
         self._validation = Validation(recipe, tokenizers, self._chunk_tokens)
         make_folder(self.layout.checkpoints)  # refused now rather than when an hour's work is to be saved
         self._found = checkpoint.last(self.layout.checkpoints)

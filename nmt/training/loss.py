@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from nmt.kernels import gradients
+
 BLOCK_NUMBERS = {"cpu": 1 << 22, "cuda": 1 << 28}  # logits held at once: 16 MB, which a CPU's cache holds; 1 GB
 
 
@@ -52,32 +54,23 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
         weight = _as_computed(projection)
         passes = len(states) // len(targets)
         inputs = _as_computed(states).view(passes, *targets.shape, -1)  # [P, T, D]
-        smoothed = inputs.new_zeros((), dtype=torch.float32)
-        nll = smoothed.clone()
+        sums = inputs.new_zeros(2, dtype=torch.float32)  # the smoothed loss and -log p
         grad_states = torch.empty_like(inputs) if wants_gradient else None
         grad_weight = torch.zeros_like(projection) if wants_gradient and ctx.needs_input_grad[1] else None
         size = max(1, BLOCK_NUMBERS[inputs.device.type] // (passes * len(weight)))
         for start in range(0, len(targets), size):
             rows = slice(start, start + size)
-            block, picked = inputs[:, rows].flatten(0, 1), targets[rows, None].repeat(passes, 1)
+            block = inputs[:, rows].flatten(0, 1)
             logits = (block @ weight.t()).float()
-            log_p = torch.log_softmax(logits, -1, out=logits)
-            chosen, mean = log_p.gather(1, picked).sum() / passes, log_p.mean(-1).sum() / passes
-            nll -= chosen
-            smoothed -= (1 - smoothing) * chosen + smoothing * mean
-            apart = _Divergence.of(log_p, consistency) if passes > 1 else None
-            if apart:
-                smoothed += apart.value
+            found, grad = _of_block(logits, targets[rows], smoothing, consistency)
+            sums += found
             if grad_states is not None:
-                grad = log_p.exp_().sub_(smoothing / len(weight))  # p - q, where q is the smoothed reference
-                grad = grad.scatter_add_(1, picked, grad.new_full(picked.shape, smoothing - 1))
-                if apart:
-                    grad = grad.div_(passes).add_(apart.gradient)
                 grad = grad.to(inputs.dtype)
                 grad_states[:, rows] = (grad @ weight).view_as(inputs[:, rows])
                 if grad_weight is not None:  # there is none of embeddings that stay as they are
                     _add_product(grad_weight, grad.t(), block)
         ctx.save_for_backward(grad_states, grad_weight)
+        smoothed, nll = sums.unbind()
         ctx.mark_non_differentiable(nll)
         return smoothed, nll
 
@@ -86,6 +79,24 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
         grad_states, grad_weight = ctx.saved_tensors
         grad_projection = None if grad_weight is None else grad_weight.mul_(scale)
         return grad_states.flatten(0, 1).mul_(scale), grad_projection, None, None, None, None
+
+
+def _of_block(logits: Tensor, said: Tensor, smoothing: float, consistency: float) -> tuple[Tensor, Tensor]:
+    """Smoothed loss and -log p [2] of logits [P·R, V] against ids [R], and the gradient, which lies where they did."""
+    passes = len(logits) // len(said)
+    if passes == 1 and gradients.at_hand(logits):
+        return gradients.cross_entropy_(logits, said, smoothing).float(), logits
+    picked = said[:, None].repeat(passes, 1)
+    log_p = torch.log_softmax(logits, -1, out=logits)
+    chosen, mean = log_p.gather(1, picked).sum() / passes, log_p.mean(-1).sum() / passes
+    smoothed = -((1 - smoothing) * chosen + smoothing * mean)
+    apart = _Divergence.of(log_p, consistency) if passes > 1 else None
+    grad = log_p.exp_().sub_(smoothing / logits.shape[1])  # p - q, where q is the smoothed reference
+    grad = grad.scatter_add_(1, picked, grad.new_full(picked.shape, smoothing - 1))
+    if apart:
+        smoothed = smoothed + apart.value
+        grad = grad.div_(passes).add_(apart.gradient)
+    return torch.stack([smoothed, -chosen]), grad
 
 
 class _Divergence(NamedTuple):
