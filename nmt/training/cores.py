@@ -76,6 +76,11 @@ class Lanes:
                     other.grad = None
 
 
+def at_once(device: torch.device) -> int:
+    """How many chunks are computed side by side: on a GPU one, on a CPU as many as torch may take threads."""
+    return torch.get_num_threads() if device.type == "cpu" else 1
+
+
 def keep_memory() -> None:
     """Has freed memory kept, where the system's C library can be told to; it is the same that is asked for next.
 

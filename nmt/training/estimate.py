@@ -22,6 +22,7 @@ from nmt.model.device import pick_device, pick_precision
 from nmt.model.size import parameter_count, vocabulary_size
 from nmt.model.transformer import Transformer
 from nmt.recipe import Depths, Recipe
+from nmt.training.cores import at_once
 from nmt.training.finetuning import restrict
 from nmt.training.learner import Learner
 from nmt.training.loop import chunk_tokens
@@ -47,11 +48,11 @@ class Estimate:
     learning: int
     """How many of the parameters learn: not what `train.freeze` names; with `train.lora` what it adds, alone."""
     state: int
-    """Weights, gradients, what the optimizer keeps, and the running mean of the weights, if there is one."""
+    """Weights, gradients (on a CPU of each core), what the optimizer keeps, and the running mean, if there is one."""
     copy: int
     """Of the state, in the computer's own memory, while a checkpoint is written: what that holds."""
     activations: int
-    """What the backward pass keeps of the largest chunk, and the block of logits at hand."""
+    """What the backward pass keeps of the largest chunk, and the block of logits at hand; on a CPU for each core."""
     chunk_tokens: int
     update_seconds: float
     updates: int
@@ -93,7 +94,8 @@ def estimate(recipe: Recipe, lengths: np.ndarray, pairs: int, device: str = "aut
     words = min(_FEW_WORDS, vocabulary_size(recipe))
     tokenizer = recipe.tokenizer.model_copy(update={"vocab_size": words})
     small = [shape.model_copy(update={"tokenizer": tokenizer}) for shape in shapes]
-    longest = _chunk(small[0], lengths, size, -1)
+    lanes = at_once(where)
+    longest = _chunk(small[0], lengths, min(size, -(-recipe.train.batch_tokens // lanes)), -1)
     kept = [_kept(shape, longest, where, precision) for shape in small]
     whole = _restricted(recipe, torch.device("meta"))
     state, copy = _state(recipe, whole)
@@ -101,9 +103,9 @@ def estimate(recipe: Recipe, lengths: np.ndarray, pairs: int, device: str = "aut
     return Estimate(
         parameters=whole.parameter_count(),
         learning=_learning(whole),
-        state=state,
+        state=state + 4 * (lanes - 1) * _learning(whole),
         copy=copy,
-        activations=int(_of_all_layers(recipe, kept)) + projection + 4 * BLOCK_NUMBERS[where.type],
+        activations=lanes * (int(_of_all_layers(recipe, kept)) + projection + 4 * BLOCK_NUMBERS[where.type]),
         chunk_tokens=size,
         update_seconds=_of_all_layers(recipe, seconds) * tokens / _tokens(typical) + step[0] * _learning(whole),
         updates=recipe.train.steps,

@@ -17,7 +17,7 @@ from nmt.model.dropout import seeded
 from nmt.model.streams import Cut
 from nmt.model.transformer import Transformer
 from nmt.recipe import Recipe
-from nmt.training.cores import Lanes, keep_memory
+from nmt.training.cores import Lanes, at_once, keep_memory
 from nmt.training.loss import Loss, cross_entropy
 from nmt.training.mean import RunningMean
 from nmt.training.optimizer import Optimizer
@@ -90,7 +90,7 @@ class Learner:
         self.warn: Callable[[str], None] = lambda line: print(line, file=sys.stderr)
         self._parts = 1  # that each chunk is computed in
         # Processes that share a model compute a chunk together.
-        self.lanes = Lanes(model, torch.get_num_threads() if device.type == "cpu" and not self._sharded else 1)
+        self.lanes = Lanes(model, 1 if self._sharded else at_once(device))
         if device.type == "cpu":
             keep_memory()
 
