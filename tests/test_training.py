@@ -1,6 +1,7 @@
 """Training is exact: chunks, interruptions and averaging change nothing they should not."""
 
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -141,10 +142,19 @@ def test_r_drop_draws_the_two_predictions_together(text: Path, tmp_path: Path) -
     assert apart(5.0) < apart(0.0) / 2
 
 
-@pytest.mark.parametrize("changes", [(), ("train.bpe_dropout=0.2", NOISE)])
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    """Has torch take so many threads, for one test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("changes", "cores"), [((), 1), (("train.bpe_dropout=0.2", NOISE), 1), ((), 2)])
 def test_a_stopped_and_resumed_training_is_the_undisturbed_one_to_the_bit(
-    changes: tuple[str, ...], text: Path, tmp_path: Path
+    changes: tuple[str, ...], cores: int, text: Path, tmp_path: Path, threads: Callable[[int], None]
 ) -> None:
+    threads(cores)
     undisturbed = prepared(text, tmp_path / "whole", *changes)
     train(undisturbed, "cpu")
     for steps in (100, 170):  # where a checkpoint is due, and where none is
@@ -156,19 +166,32 @@ def test_a_stopped_and_resumed_training_is_the_undisturbed_one_to_the_bit(
     assert_equal(*(read_weights(average(recipe) / "model.safetensors") for recipe in (undisturbed, resumed)))
 
 
+def test_the_number_of_cores_changes_no_update(text: Path, tmp_path: Path, threads: Callable[[int], None]) -> None:
+    found = []
+    for cores in (1, 2, 3):
+        threads(cores)
+        recipe = prepared(text, tmp_path / str(cores), *SMOOTH, "train.steps=20")
+        train(recipe, "cpu")
+        found.append(final_weights(recipe))
+    for other in found[1:]:
+        for name, tensor in found[0].items():
+            torch.testing.assert_close(other[name], tensor, rtol=1e-3, atol=1e-5)
+
+
 class SmallDevice:
     """Fails, as a full GPU does, in the midst of computing the gradients of more than so many sentences."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, sentences: int) -> None:
-        plain = Learner._backward
+        plain = Learner._loss
 
-        def backward(learner: Learner, step: int, number: int, chunk: Any, *rest: int) -> Any:
-            found = plain(learner, step, number, chunk, *rest)
-            if len(chunk.source_lengths) > sentences:
+        def loss(learner: Learner, model: Any, chunk: Any, *rest: float) -> Any:
+            found = plain(learner, model, chunk, *rest)
+            if torch.is_grad_enabled() and len(chunk.source_lengths) > sentences:
+                found.smoothed.backward()
                 raise torch.OutOfMemoryError("out of memory")
             return found
 
-        monkeypatch.setattr(Learner, "_backward", backward)
+        monkeypatch.setattr(Learner, "_loss", loss)
 
 
 def test_out_of_memory_splits_the_chunks_and_changes_no_update(
