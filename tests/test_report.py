@@ -184,6 +184,7 @@ def test_every_key_of_the_recipe_is_listed_with_its_default(tmp_path: Path) -> N
 
 def test_a_run_just_begun_says_what_is_not_there_yet(tmp_path: Path) -> None:
     (tmp_path / "run" / "data").mkdir(parents=True)
+    (tmp_path / "run" / "data" / "manifest.json").touch()
     found = told(tmp_path / "run")
     assert found["runs"][0]["kind"] == "new"
     assert (found["tests"], found["settings"], found["runs"][0]["samples"]) == ([], [], [])
@@ -493,7 +494,7 @@ def test_what_happened_on_the_way_is_shown(show: Any, runs: list[Path]) -> None:
 
 
 def test_text_stays_text_on_light_and_dark_wide_and_narrow_pages(show: Any, runs: list[Path], tmp_path: Path) -> None:
-    (tmp_path / "new" / "data").mkdir(parents=True)
+    (tmp_path / "new" / "checkpoints").mkdir(parents=True)
     for folders in ((runs[0],), runs, (tmp_path / "new",)):
         tab = show(*folders)
         for width, scheme in ((390, "dark"), (390, "light"), (1400, "dark")):

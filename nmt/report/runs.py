@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from nmt import recipe as recipes
+from nmt.data.shards import MANIFEST
 from nmt.errors import DataError, NmtError, RecipeError
 from nmt.files import read_json
 from nmt.model.size import parameter_count
@@ -45,7 +46,8 @@ class Run:
         """The run of a recipe, or in a folder. Raises `NmtError` where there is none, `RecipeError`."""
         given = None if path.is_dir() else recipes.load(path)
         layout = Layout.of(given) if given else Layout.at(path)
-        if not any(place.exists() for place in (layout.data, layout.checkpoints, layout.metrics, layout.sessions)):
+        signs = layout.data / MANIFEST, layout.checkpoints, layout.metrics, layout.sessions
+        if not any(sign.exists() for sign in signs):
             what = f"no run of this recipe is in {layout.folder} yet: nmt prepare makes one" if given else NO_RUN
             raise NmtError(f"{path}: {what}")
         lines, sessions = history.settled(history.read(layout.metrics)), history.read(layout.sessions)
@@ -123,7 +125,9 @@ class Run:
             return None
 
 
-NO_RUN = "no run folder: it has neither data nor checkpoints nor metrics.jsonl; name a recipe, or the folder it says"
+NO_RUN = (
+    "no run folder, for it has no prepared data, checkpoints or metrics.jsonl: name a recipe, or the folder it says"
+)
 
 
 def told(seconds: float) -> str:

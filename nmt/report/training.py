@@ -6,6 +6,8 @@ import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from nmt.errors import NmtError
 from nmt.recipe import Recipe, Section
 from nmt.report import pages
@@ -49,7 +51,7 @@ def page(runs: Sequence[Run], version: str) -> str:
 def _names(runs: Sequence[Run]) -> list[str]:
     """A name for each run: that of its folder, and as much of where that lies as tells it from others."""
     parts = [run.layout.folder.resolve().parts for run in runs]
-    for depth in range(1, max(map(len, parts))):
+    for depth in range(1, max(map(len, parts)) + 1):
         names = ["/".join(each[-depth:]) for each in parts]
         if len({*names}) == len(names):
             break
@@ -85,16 +87,15 @@ def _curves(lines: Sequence[Line]) -> dict[str, list[Any]]:
     in lines that are gone. They are taken to have had as many tokens.
     """
     table: dict[str, list[Any]] = {"step": [], "tokens": [], "hours": [], **{name: [] for name in COLUMNS}}
-    steps = [0, *(line["step"] for line in lines)]
-    updates = [after - before for before, after in itertools.pairwise(steps)]
-    each = statistics.median(
-        [0, *(line["target_tokens"] / n for line, n in zip(lines, updates, strict=True))][1:] or [0]
-    )
+    counts = [after - before for before, after in itertools.pairwise([0, *(line["step"] for line in lines)])]
+    told = [line["target_tokens"] for line in lines]
+    usual = statistics.median([tokens / count for tokens, count in zip(told, counts, strict=True)] or [0])
     tokens = hours = 0.0
-    for line, count in zip(lines, updates, strict=True):
-        done = max(line["target_tokens"], count * each) if line["target_tokens"] < 0.9 * count * each else 0
-        tokens += done or line["target_tokens"]
-        hours += (done or line["target_tokens"]) / max(1e-9, line["target_tokens_per_second"]) / 3600
+    for line, count in zip(lines, counts, strict=True):
+        all_of_it = line["target_tokens"] > 0.9 * usual * count
+        done = line["target_tokens"] if all_of_it else usual * count
+        tokens += done
+        hours += done / line["target_tokens_per_second"] / 3600
         table["step"].append(line["step"])
         table["tokens"].append(tokens)
         table["hours"].append(hours)
@@ -118,22 +119,12 @@ def _thinned(table: dict[str, list[Any]]) -> dict[str, list[Any]]:
 
 
 def _measured(lines: Sequence[Line], curves: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    """What the valid corpus said, as columns; tokens and hours are those of the line of progress before."""
+    """What the valid corpus said, as columns; tokens and hours lie between those of the lines of progress."""
     table: dict[str, list[Any]] = {"step": [line["step"] for line in lines]}
     table |= {name: [line.get(name) for line in lines] for name in MEASURED}
     for name in ("tokens", "hours"):
-        table[name] = [_between(step, curves["step"], curves[name]) for step in table["step"]]
+        table[name] = np.interp(table["step"], [0, *curves["step"]], [0, *curves[name]]).tolist()
     return table
-
-
-def _between(step: int, steps: Sequence[int], values: Sequence[float]) -> float:
-    """The value at a step, in a straight line between those around it; from 0."""
-    before, low = 0, 0.0
-    for at, value in zip(steps, values, strict=True):
-        if at >= step:
-            return low + (value - low) * (step - before) / (at - before)
-        before, low = at, value
-    return low
 
 
 def _facts(run: Run, curves: dict[str, list[Any]]) -> Iterator[tuple[str, Any]]:

@@ -15,8 +15,9 @@ from types import TracebackType
 from typing import Any, Self
 
 import torch
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
 from nmt.errors import NmtError, OutputError
 from nmt.files import output_error, whole_file
@@ -48,10 +49,10 @@ class Journal:
         self._live = sys.stderr.isatty()
         self._console = Console(stderr=True, force_terminal=self._live, highlight=False, soft_wrap=True)
         columns = (
-            TextColumn("[bold]training[/bold]"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"),
-            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+            TextColumn("[bold]training[/bold]"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            TextColumn("left"), TimeRemainingColumn(),
         )  # fmt: skip
-        self._progress = Progress(*columns, console=self._console, disable=not self._live)
+        self._progress = _Bar(*columns, console=self._console, disable=not self._live)
         self._bar = self._progress.add_task("", total=self._steps)
         self._skips = state.health.skips
         _keep_first(self._skipped, self._skips)
@@ -170,7 +171,7 @@ class Journal:
             figures |= {"share_of_peak": share, "memory": held}
             text += f"  {share:.1%} of peak" + (f"  {held / 1e9:.2f} GB" if held else "")
         shown = "" if self._bleu is None else f"  BLEU {self._bleu:.2f}"
-        self._progress.update(self._bar, description=text + shown)
+        self._progress.figures = text + shown
         if not self._live:
             text += f"  perplexity {_perplexity(nll):.2f}  learning rate {rate:.2e}{self._left(step)}"
             self.say(f"update {step:>7,}  {text}")
@@ -193,6 +194,18 @@ class Journal:
         line = _append(self._metrics, figures)
         if self._events:
             self._events.add(line)
+
+
+class _Bar(Progress):
+    """A bar with figures under it, for which a narrow terminal has no room beside it."""
+
+    figures = ""
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        """The bar, and the figures once there are some."""
+        yield from super().get_renderables()
+        if self.figures:
+            yield Text(self.figures, style="dim", no_wrap=True, overflow="ellipsis")
 
 
 class _Unheard(Journal):
