@@ -15,7 +15,7 @@ from sacrebleu.metrics import BLEU, CHRF
 
 from nmt import recipe as recipes
 from nmt.errors import NmtError
-from nmt.evaluation import by_length, groups, sentences
+from nmt.evaluation import Kept, by_length, groups, keep, score, sentences
 from nmt.report.runs import Run
 from nmt.report.training import page
 from nmt.training import history
@@ -295,7 +295,11 @@ def test_a_test_set_that_is_gone_or_has_changed_is_told_in_its_place(tmp_path: P
     assert "120 lines, and the test set now has 121: run nmt score again" in test["notes"][0]
     text.unlink()
     [test] = told(run)["tests"]
-    assert "text" in test["notes"][0]
+    assert "no such file" in test["notes"][0]
+    assert "scores" not in test
+    keep(run / "scores.json", {"held": Kept(score(["a b c d"], {"run": ["a b c d"]}), None, False, "")})
+    [test] = told(run)["tests"]
+    assert test["scores"][0][0]["score"] == 100
 
 
 def test_nmt_score_leaves_what_the_report_shows_until_translations_change(trained: Shell, tmp_path: Path) -> None:
@@ -502,6 +506,9 @@ def test_text_stays_text_on_light_and_dark_wide_and_narrow_pages(show: Any, runs
             tab.emulate_media(color_scheme=scheme)
             assert tab.evaluate("document.documentElement.scrollWidth") == width
     assert tab.locator(".empty").count() == 5
+    (tmp_path / "text.en").rename(tmp_path / "gone.en")
+    assert "no such file" in show(*runs).locator("#scores").inner_text()
+    (tmp_path / "gone.en").rename(tmp_path / "text.en")
     tab = show(runs[0])
     tab.get_by_role("radio", name="best", exact=True).check()
     shown = tab.locator("#translations .sentence > div:first-child p").all_text_contents()

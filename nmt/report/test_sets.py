@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,25 +33,31 @@ def test_sets(runs: Sequence[Run]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     names = dict.fromkeys(name for run in runs if run.recipe for name in run.recipe.data.test)
     for name in names:
-        sets, notes = {}, []
+        sets = {}
         for place, run in enumerate(runs):
             try:
                 if one := _set(run, name):
                     sets[place] = one
-            except (NmtError, UnicodeDecodeError) as error:
-                notes.append(f"{run.name}: {error}")
+            except NmtError as error:
+                found.append(_without_text(run, place, name, error))
         while sets:
             first = next(iter(sets.values()))
             same = {place: one for place, one in sets.items() if one.pairs == first.pairs}
             sets = {place: one for place, one in sets.items() if place not in same}
             try:
-                found.append(_shown(name, same, notes))
-                notes = []
+                found.append(_shown(name, same))
             except NmtError as error:  # a tokenization that was there when they were scored
-                notes.append(str(error))
-        if notes:
-            found.append({"name": name, "notes": notes})
+                found += [_without_text(runs[place], place, name, error) for place in same]
     return found
+
+
+def _without_text(run: Run, place: int, name: str, why: NmtError) -> dict[str, Any]:
+    """What can be said of a test set whose text cannot be shown: why, and the scores that were left, if there are."""
+    left = None
+    with suppress(DataError):
+        left = kept(run.layout.scores).get(name)
+    told = {"name": name, "notes": [f"{run.name}: {why}"]}
+    return told | ({"runs": [place], "scores": [_rows(left.report)]} if left else {})
 
 
 def _set(run: Run, name: str) -> Set | None:
@@ -85,7 +92,7 @@ def _scores(path: Path, name: str, translations: list[str], pairs: list[tuple[st
     return Kept(report, translations=digest(translations), **how), note
 
 
-def _shown(name: str, sets: dict[int, Set], notes: Sequence[str]) -> dict[str, Any]:
+def _shown(name: str, sets: dict[int, Set]) -> dict[str, Any]:
     """The runs that are numbered, on one test set."""
     first = next(iter(sets.values()))
     sources, references = map(list, zip(*first.pairs, strict=True))
@@ -98,11 +105,9 @@ def _shown(name: str, sets: dict[int, Set], notes: Sequence[str]) -> dict[str, A
     return {
         "name": name,
         "sentences": len(sources),
-        "notes": [*notes, *dict.fromkeys(one.note for one in sets.values() if one.note)],
+        "notes": [*dict.fromkeys(one.note for one in sets.values() if one.note)],
         "runs": [*sets],
-        "scores": [
-            [_row(one.scores.report, place) for place in range(len(one.scores.report.rows))] for one in sets.values()
-        ],
+        "scores": [_rows(one.scores.report) for one in sets.values()],
         "lengths": {"groups": grouped, "parts": [*lengths.values()]},
         "chosen": chosen,
         "texts": {
@@ -117,9 +122,8 @@ def _shown(name: str, sets: dict[int, Set], notes: Sequence[str]) -> dict[str, A
     }
 
 
-def _row(report: Report, place: int) -> dict[str, Any]:
-    row = report.rows[place]
-    return {"metric": row.metric, "score": row.score, "ci": row.ci, "signature": row.signature}
+def _rows(report: Report) -> list[dict[str, Any]]:
+    return [{"metric": row.metric, "score": row.score, "ci": row.ci, "signature": row.signature} for row in report.rows]
 
 
 def _chosen(runs: Sequence[Sequence[Sentence]]) -> dict[str, list[int]]:
