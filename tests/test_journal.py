@@ -142,6 +142,17 @@ def test_the_same_sentences_are_translated_each_time_and_kept_once(poison: Poiso
     assert {*texts} <= {*pairs}
 
 
+def test_samples_of_a_measuring_that_was_cut_off_are_made_anew(text: Path, tmp_path: Path) -> None:
+    recipe = prepared(text, tmp_path / "run", *WATCHED)
+    train(recipe, "cpu")
+    metrics, samples = (Path(recipe.run, name) for name in ("metrics.jsonl", "samples.jsonl"))
+    before = [line | {"time": 0} for line in lines(recipe, "samples.jsonl")]
+    metrics.write_text("".join(metrics.read_text().splitlines(keepends=True)[:-1]))
+    samples.write_text("".join(samples.read_text().splitlines(keepends=True)[:-1]))
+    train(recipe, "cpu")
+    assert [line | {"time": 0} for line in lines(recipe, "samples.jsonl")] == before
+
+
 def test_sessions_tell_when_training_began_and_ended_and_by_which_recipe(
     poison: Poison, text: Path, tmp_path: Path
 ) -> None:

@@ -118,12 +118,12 @@ class Journal:
         self._since = self._begun = time.perf_counter()
         self._first = step
         self._move(step)
-        _kept(self._layout.samples, step)
         lines = _kept(self._metrics, step)
         if self._events:
             self._events.restart(lines)
         self._bleu = next((line["bleu"] for line in reversed(lines) if line.get("bleu") is not None), None)
         self.measured = max((line["step"] for line in lines if line.get("kind") == "valid"), default=0)
+        _kept(self._layout.samples, self.measured)  # what is measured again is translated again
         self.scores = history.scores(lines, self._by)
 
     @contextmanager
