@@ -121,7 +121,8 @@ def tokenized(tokenize: str | None, lowercase: bool, *, force: bool = False, eff
         raise NmtError(f"there is no tokenization {tokenize!r}; choose from {', '.join(BLEU.TOKENIZERS)}")
     # sacreBLEU warns when text looks tokenised; who says "none" knows that it is.
     try:
-        return BLEU(lowercase, force or tokenize == "none", tokenize, effective_order=effective_order)
+        quiet = force or tokenize == "none"
+        return BLEU(lowercase=lowercase, tokenize=tokenize, force=quiet, effective_order=effective_order)
     except (ImportError, OSError, RuntimeError) as error:  # some need a package or a model to be fetched
         why = " ".join(str(error).split())
         raise NmtError(f"the tokenization {tokenize!r} cannot be used here: {why}") from error
