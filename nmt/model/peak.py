@@ -5,21 +5,30 @@ from typing import NamedTuple
 
 import torch
 
-GPUS = {  # TFLOP/s as the makers publish them, dense: bf16, TF32, fp32. The first name that fits counts.
-    "B200": (2250, 1125, 75),
-    "GH200": (989, 494, 67),
-    "H200": (989, 494, 67),
-    "H100 PCIe": (756, 378, 51),
-    "H100 NVL": (835, 417, 60),
-    "H100": (989, 494, 67),
-    "A100": (312, 156, 19.5),
-    "L40S": (362, 183, 91.6),
-    "A10G": (70, 35, 31.2),
-    "L4": (121, 60, 30.3),
-    "V100": (125, 15.7, 15.7),  # fp16, for it has no bf16
-    "T4": (65, 8.1, 8.1),  # likewise
-    "RTX 4090": (165, 82.6, 82.6),
-    "RTX 3090": (71, 35.6, 35.6),
+
+class Published(NamedTuple):
+    """What a maker says of a GPU, of dense matrices, in TFLOP/s."""
+
+    bf16: float
+    tf32: float
+    fp32: float
+
+
+GPUS = {  # the first name that fits counts
+    "B200": Published(2250, 1125, 75),
+    "GH200": Published(989, 494, 67),
+    "H200": Published(989, 494, 67),
+    "H100 PCIe": Published(756, 378, 51),
+    "H100 NVL": Published(835, 417, 60),
+    "H100": Published(989, 494, 67),
+    "A100": Published(312, 156, 19.5),
+    "L40S": Published(362, 183, 91.6),
+    "A10G": Published(70, 35, 31.2),
+    "L4": Published(121, 60, 30.3),
+    "V100": Published(125, 15.7, 15.7),  # fp16, for it has no bf16
+    "T4": Published(65, 8.1, 8.1),  # likewise
+    "RTX 4090": Published(165, 82.6, 82.6),
+    "RTX 3090": Published(71, 35.6, 35.6),
 }
 _WIDTH = {"cpu": 512, "cuda": 8192}  # of the matrices multiplied where nothing is published
 _PATIENCE = 0.1  # seconds
@@ -38,15 +47,16 @@ def peak_of(device: torch.device, precision: torch.dtype) -> Peak:
     That of a GPU in `GPUS` is its maker's; of any other device, what square matrices reach here and now with the
     threads that torch has.
     """
-    if device.type == "cuda" and (row := _row(torch.cuda.get_device_name(device))):
-        full = 2 if torch.get_float32_matmul_precision() == "highest" else 1
-        return Peak(1e12 * row[0 if precision == torch.bfloat16 else full], "published")
+    if device.type == "cuda" and (peaks := published(torch.cuda.get_device_name(device))):
+        full = peaks.fp32 if torch.get_float32_matmul_precision() == "highest" else peaks.tf32
+        return Peak(1e12 * (peaks.bf16 if precision == torch.bfloat16 else full), "published")
     return Peak(_measured(device, precision), "measured")
 
 
-def _row(name: str) -> tuple[float, float, float] | None:
+def published(name: str) -> Published | None:
+    """What is published of the GPU that PyTorch calls so, if it is in `GPUS`."""
     words = f" {name.replace('-', ' ')} "
-    return next((row for key, row in GPUS.items() if f" {key} " in words), None)
+    return next((peaks for key, peaks in GPUS.items() if f" {key} " in words), None)
 
 
 def _measured(device: torch.device, precision: torch.dtype) -> float:
