@@ -33,6 +33,7 @@ demo: install
 	$(NMT) train $(RECIPE)
 	$(NMT) average $(RECIPE)
 	$(NMT) score $(RECIPE) --show 5
+	$(NMT) report $(RECIPE)
 	echo "$(EXAMPLE)" | $(NMT) translate $(RECIPE)
 	@echo
 	@echo "That was the whole road. To translate your own text, type"

@@ -50,10 +50,10 @@ from nmt.data.shards import Shards  # noqa: E402
 from nmt.errors import NmtError  # noqa: E402
 from nmt.ids import SPECIALS  # noqa: E402
 from nmt.model.device import has_bf16  # noqa: E402
+from nmt.model.peak import published  # noqa: E402
 from nmt.recipe import Layout  # noqa: E402
 from nmt.text import Tokenizers  # noqa: E402
 
-PEAKS = {"B200": 2250, "H200": 989, "H100 PCIe": 756, "H100": 989, "A100": 312}  # bf16, TFLOP/s; GH200 has H200 in it
 # Characters that Unicode's normal forms leave as they are.
 CHARACTERS = np.concatenate([np.arange(0x4E00, 0xA000), np.arange(0x20000, 0x2A6D0)])
 
@@ -308,8 +308,8 @@ def peak_of(asked: argparse.Namespace) -> float | None:
     """Operations a second that the device does at most, if that is known."""
     if asked.peak or asked.device == "cpu":
         return asked.peak and asked.peak * 1e12
-    device = torch.cuda.get_device_name()
-    return next((peak * 1e12 for name, peak in PEAKS.items() if name in device), None)
+    peaks = published(torch.cuda.get_device_name())
+    return peaks.bf16 * 1e12 if peaks else None
 
 
 def machine(asked: argparse.Namespace) -> dict[str, Any]:

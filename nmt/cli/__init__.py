@@ -14,6 +14,7 @@ for command in (
     making.average,
     using.translate,
     using.score,
+    seeing.report,
     growing.backtranslate,
     growing.distill,
     exporting.export,

@@ -1,4 +1,4 @@
-"""Seeing what a model does: `nmt attention`."""
+"""Seeing how a model learned and what it does: `nmt report`, `nmt attention`."""
 
 import errno
 import sys
@@ -11,6 +11,34 @@ import typer
 from nmt.cli.options import Device, Precision, model_of
 from nmt.errors import NmtError
 from nmt.files import output_error
+
+
+def report(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", readable=False, help="A run folder, or its recipe; or several.")
+    ],
+    output: Annotated[Path | None, typer.Option(metavar="FILE", help="The page to write. [RUN/report.html]")] = None,
+) -> None:
+    """Write a web page about a training, or about several side by side.
+
+    nmt report RECIPE
+
+    nmt report runs/one runs/another --output both.html
+
+    It has curves, speed, settings, the scores and translations that nmt score left, BLEU by length, and how some
+    sentences were translated while the model learned. It opens without a network, and may be written at any time: while
+    training goes on, too.
+    """
+    from nmt.files import whole_file
+    from nmt.report.runs import Run
+    from nmt.report.training import page
+
+    found = [Run.at(path) for path in runs]
+    content = page(found, import_module("nmt").__version__)
+    place = output or found[0].layout.report
+    with whole_file(place, "w") as file:
+        file.write(content)
+    print(place)
 
 
 def attention(

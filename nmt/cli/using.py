@@ -325,15 +325,17 @@ def _score_recipe(
     path: Path, changes: list[str], how: dict[str, Any], show: int, choices: dict[str, Any], device: str, precision: str
 ) -> Scored:
     from nmt import recipe as recipes
-    from nmt.evaluation import score
+    from nmt.evaluation import Kept, digest, keep, score
     from nmt.translation import Translator, translate_test_sets
 
     try:
         recipe = recipes.load(path, changes)
     except RecipeError as error:
         raise RecipeError(f"{error}; to score a file of translations, add --reference FILE") from None
-    translator = Translator.load(recipes.Layout.of(recipe).model, device, precision)
-    return [
-        (test.name, score(test.references, {recipe.run: test.translations}, **how), test.samples(show))
-        for test in translate_test_sets(recipe, translator, progress, **choices)
-    ]
+    layout, found = recipes.Layout.of(recipe), []
+    translator = Translator.load(layout.model, device, precision)
+    for test in translate_test_sets(recipe, translator, progress, **choices):
+        report = score(test.references, {recipe.run: test.translations}, **how)
+        found.append((test, Kept(report, **how, translations=digest(test.translations))))
+    keep(layout.scores, {test.name: kept for test, kept in found})
+    return [(test.name, kept.report, test.samples(show)) for test, kept in found]

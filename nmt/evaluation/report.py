@@ -58,6 +58,11 @@ class Report:
         """The report as values that `json` can write."""
         return {"rows": [asdict(row) for row in self.rows], "notes": list(self.notes)}
 
+    @classmethod
+    def of_json(cls, values: dict[str, Any]) -> "Report":
+        """The report that `to_json` gave these values of. Raises `TypeError` or `KeyError` for others."""
+        return cls(tuple(Row(**row) for row in values["rows"]), tuple(values["notes"]))
+
     def lines(self) -> list[str]:
         """The report for a terminal: a table of systems by metrics, signatures, what the signs mean."""
         return [*self._table(), "", *self._signatures(), *self._legend()]

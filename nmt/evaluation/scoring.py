@@ -41,7 +41,7 @@ def score(
     DataError when there are no lines or the counts differ; NmtError for an unknown metric or tokenization.
     """
     streams = _streams(references)
-    _check(streams, systems)
+    check(streams, systems)
     chosen = {name: _metric(name, tokenize, lowercase) for name in metrics}
     if not confidence:
         return Report(tuple(_plain(streams, systems, chosen)))
@@ -57,13 +57,13 @@ def bleu(hypotheses: Sequence[str], references: Sequence[str]) -> float:
 
     DataError when there are no lines or the counts differ.
     """
-    _check([list(references)], {"translation": list(hypotheses)})
+    check([list(references)], {"translation": list(hypotheses)})
     return float(BLEU(force=True).corpus_score(hypotheses, [references]).score)
 
 
 def chrf(hypotheses: Sequence[str], references: Sequence[str]) -> float:
     """Corpus chrF++, 0 to 100, otherwise as `bleu`."""
-    _check([list(references)], {"translation": list(hypotheses)})
+    check([list(references)], {"translation": list(hypotheses)})
     return float(CHRF(word_order=2).corpus_score(hypotheses, [references]).score)
 
 
@@ -90,7 +90,8 @@ def _streams(references: Sequence[str] | Sequence[Sequence[str]]) -> list[list[s
     return [lines] if lines else [list(reference) for reference in references]
 
 
-def _check(streams: list[list[str]], systems: Systems) -> None:
+def check(streams: list[list[str]], systems: Systems) -> None:
+    """Raises `NmtError` where there is nothing to score, `DataError` where there is no reference or counts differ."""
     if not systems:
         raise NmtError("there is no translation to score; name at least one")
     if not streams or not streams[0]:
@@ -106,7 +107,7 @@ def _check(streams: list[list[str]], systems: Systems) -> None:
 
 def _metric(name: str, tokenize: str | None, lowercase: bool) -> Metric:
     if name == "bleu":
-        return _bleu(tokenize, lowercase)
+        return tokenized(tokenize, lowercase)
     if name == "chrf":
         return CHRF(word_order=2, lowercase=lowercase)  # two orders of words make it chrF++
     if name == "ter":
@@ -114,12 +115,14 @@ def _metric(name: str, tokenize: str | None, lowercase: bool) -> Metric:
     raise NmtError(f"there is no metric {name!r}; choose from {', '.join(METRICS)}")
 
 
-def _bleu(tokenize: str | None, lowercase: bool) -> BLEU:
+def tokenized(tokenize: str | None, lowercase: bool, *, force: bool = False, effective_order: bool = False) -> BLEU:
+    """sacreBLEU's BLEU with this tokenization. Raises `NmtError` where there is none, or it cannot be had here."""
     if tokenize is not None and tokenize not in BLEU.TOKENIZERS:
         raise NmtError(f"there is no tokenization {tokenize!r}; choose from {', '.join(BLEU.TOKENIZERS)}")
     # sacreBLEU warns when text looks tokenised; who says "none" knows that it is.
     try:
-        return BLEU(lowercase=lowercase, tokenize=tokenize, force=tokenize == "none")
+        quiet = force or tokenize == "none"
+        return BLEU(lowercase=lowercase, tokenize=tokenize, force=quiet, effective_order=effective_order)
     except (ImportError, OSError, RuntimeError) as error:  # some need a package or a model to be fetched
         why = " ".join(str(error).split())
         raise NmtError(f"the tokenization {tokenize!r} cannot be used here: {why}") from error

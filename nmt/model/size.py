@@ -22,3 +22,17 @@ def vocabulary_size(recipe: Recipe) -> int:
     if recipe.tokenizer.vocab_size is None:
         raise RecipeError("tokenizer.vocab_size: must be given, for the parameters to be counted")
     return recipe.tokenizer.vocab_size
+
+
+def operations(model: Transformer) -> tuple[int, int]:
+    """Floating point operations that training takes for a source token, and for a target token.
+
+    6 for each parameter that a token is multiplied by: 2 forward, 4 backward (Kaplan et al., 2020, section 2.1). Of
+    as many source as target tokens both together are 6 N, where N are all parameters and embeddings are shared. The
+    products of attention among the tokens are not in it.
+    """
+    encoder, decoder = (
+        sum(p.numel() for part in (stack.layers, stack.norm) for p in part.parameters())
+        for stack in (model.encoder, model.decoder)
+    )
+    return 6 * encoder, 6 * (decoder + model.projection.numel())

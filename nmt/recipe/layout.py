@@ -19,15 +19,29 @@ class Layout(NamedTuple):
     """metrics.jsonl, what training measured: one JSON object a line."""
     skipped: Path
     """skipped.jsonl, the updates that training left out because they were not finite; there if there are any."""
+    samples: Path
+    """samples.jsonl, how training translated some sentences of the valid corpus by and by."""
+    sessions: Path
+    """sessions.jsonl, when training began, rewound and ended, and on what; a line each, never taken out."""
+    tensorboard: Path
+    """What training measured, for TensorBoard; there if the recipe asks for it."""
     model: Path
     """The model folder, made by `nmt average`."""
-
     translations: Path
     """Translations of the test sets, made by `nmt score`; a file each."""
+    scores: Path
+    """scores.json, what `nmt score` said of them."""
+    report: Path
+    """report.html, the page that `nmt report` writes."""
 
     @classmethod
     def of(cls, recipe: Recipe) -> "Layout":
         """The places of this recipe's run."""
-        run = Path(recipe.run)
-        names = ("data", "checkpoints", "metrics.jsonl", "skipped.jsonl", "model", "translations")
+        return cls.at(Path(recipe.run))
+
+    @classmethod
+    def at(cls, run: Path) -> "Layout":
+        """The places in this folder."""
+        logs = ("metrics.jsonl", "skipped.jsonl", "samples.jsonl", "sessions.jsonl", "tensorboard")
+        names = ("data", "checkpoints", *logs, "model", "translations", "scores.json", "report.html")
         return cls(run, *(run / name for name in names))

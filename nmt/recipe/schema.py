@@ -646,6 +646,8 @@ class Train(Section):
     """Training ends when this many measurings of the valid corpus in a row brought nothing better; 0 is never."""
     log_every: Count = 50
     """Updates from one line of progress to the next."""
+    tensorboard: bool = False
+    """Whether the figures of `metrics.jsonl` are written to RUN/tensorboard too; takes nmt[tensorboard]."""
 
     @field_validator("keep_best")
     @classmethod

@@ -3,10 +3,7 @@
 Axes: H heads, Lq and Lk lengths of the queries and keys.
 """
 
-import html
-import json
 import re
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -18,6 +15,7 @@ from nmt.errors import NmtError
 from nmt.model.device import pick_device, pick_precision
 from nmt.model.folder import ModelFolder, load
 from nmt.model.watching import unfolded, watched
+from nmt.report import pages
 from nmt.text import Tokenizer, Tokenizers, one_line
 from nmt.translation import Translator
 from nmt.translation.alignment import force
@@ -110,12 +108,7 @@ def page(attention: Attention, start: Choice, version: str) -> str:
         "facts": attention.facts | {"made by": f"nmt {version}"},
         "start": start._asdict(),
     }
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    for sign in "<>&\u2028\u2029":  # so that no text of a user ends the script it lies in
-        text = text.replace(sign, f"\\u{ord(sign):04x}")
-    values = {"title": html.escape(attention.source), "data": text}
-    template = resources.files("nmt.report").joinpath("attention.html").read_text(encoding="utf-8")
-    return re.sub(r"\{\{(title|data)\}\}", lambda name: values[name[1]], template)
+    return pages.filled("attention.html", attention.source, data=pages.script_data(data))
 
 
 def check(attention: Attention, choice: Choice) -> None:

@@ -1,12 +1,10 @@
 """What was found in a recipe's text as one web page, whole in itself, without scripts."""
 
 import html
-import re
 from collections.abc import Iterable, Iterator, Sequence
-from importlib import resources
 
 from nmt.diagnosis.figures import TRAIN, CorpusFigures, Finding
-from nmt.report import plots
+from nmt.report import pages, plots
 from nmt.report.diagnosis import HOW, Report, facts, place, share, size
 
 _DOTS = 1500
@@ -17,9 +15,7 @@ def page(report: Report, version: str) -> str:
     sections = (_head, _advice, _text, _lengths, _vocabulary, _findings, _overlaps, _training)
     body = "\n".join(part for section in sections for part in section(report))
     body += f"\n<footer><p>Made by nmt check, nmt {html.escape(version)}.</p></footer>"
-    values = {"title": html.escape(report.recipe.run), "body": body}
-    template = resources.files("nmt.report").joinpath("diagnosis.html").read_text(encoding="utf-8")
-    return re.sub(r"\{\{(title|body)\}\}", lambda name: values[name[1]], template)
+    return pages.filled("diagnosis.html", report.recipe.run, body=body)
 
 
 def _head(report: Report) -> Iterator[str]:

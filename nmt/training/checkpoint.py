@@ -34,7 +34,7 @@ STATE = "state.json"
 FREE = {  # what may change between two runs of one training: neither what is learned nor from what
     "run", "train.steps", "train.chunk_tokens", "train.precision", "train.valid_every", "train.valid_bleu",
     "train.checkpoint_every", "train.keep", "train.keep_best", "train.best_by", "train.patience", "train.log_every",
-    "data.valid", "data.test", "average", "decode",
+    "train.tensorboard", "data.valid", "data.test", "average", "decode",
 }  # fmt: skip
 
 

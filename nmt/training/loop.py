@@ -4,7 +4,7 @@ import math
 import signal
 import time
 from contextlib import nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from nmt.training.determinism import repeatable
 from nmt.training.health import IN_A_ROW, REWINDS, Fault, examine, hopeless
 from nmt.training.journal import Journal
 from nmt.training.learner import Learner, Sums
+from nmt.training.pace import Pace
 from nmt.training.saving import Saving
 from nmt.training.stopping import TIME_IS_UP, Stopping
 from nmt.training.validation import Validation
@@ -60,10 +61,12 @@ def train(
         training = Training(recipe, where, world, sharded)
         alone = alone_in(training.layout.checkpoints) if world.first else nullcontext()
         with alone, Stopping(seconds) as stopping:
-            with Journal.of(training.layout, recipe, training.state, heard=world.first) as journal:
-                journal.say(training.describe())
+            pace = Pace.of(training.learner, recipe) if world.first else None
+            with Journal.of(training.layout, recipe, training.state, pace) as journal:
+                journal.begin(training.describe(), training.facts())
                 training.run(journal, stopping)
-            journal.say(training.farewell(journal, stopping.signal))
+                journal.end(said := training.farewell(journal, stopping.signal))
+            journal.say(said)
     return stopping.signal
 
 
@@ -164,6 +167,19 @@ class Training:
             + (f"; {mix}" if (mix := told(self.recipe.data, self._split)) else "")
             + (f"; attention pads, for the kernel without padding cannot take {slow}" if slow else "")
         )
+
+    def facts(self) -> dict[str, Any]:
+        """What it computes, and on what."""
+        device = self.learner.device
+        return {
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+            "precision": "bf16" if self.learner.precision == torch.bfloat16 else "fp32",
+            "threads": torch.get_num_threads(),
+            "processes": self.world.size,
+            "torch": torch.__version__,
+            "parameters": self.learner.model.parameter_count(),
+            "recipe": self.recipe.model_dump(mode="json"),
+        }
 
     def farewell(self, journal: Journal, stopped: signal.Signals | None) -> str:
         """How it ended, in a line."""

@@ -1,5 +1,6 @@
 """What the valid corpus says of a model in training."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from nmt.training.learner import Learner
 from nmt.translation import Translator
 
 FEW_TOKENS = 2048  # a side, from which attention is judged: it goes the slow way to be seen
+SAMPLES = 5  # sentences whose translations are kept each time, so that one can see the model learn
 
 
 class Sample(NamedTuple):
@@ -26,16 +28,18 @@ class Sample(NamedTuple):
 
 
 class Measurement(NamedTuple):
-    """loss: -log p per target token, in nats. bleu, chrf, sample: of the sentences translated, None if there are none.
+    """loss: -log p per target token, in nats. bleu, chrf: of the sentences translated, None if there are none.
 
-    attention_entropy: as `nmt.training.entropy` has it, of some sentences.
+    attention_entropy: as `nmt.training.entropy` has it, of some sentences. samples: some of the translations, always of
+    the same sentences; `shown` is the place of one among them, another each time.
     """
 
     loss: float
     attention_entropy: dict[str, list[float]]
     bleu: float | None = None
     chrf: float | None = None
-    sample: Sample | None = None
+    samples: Sequence[Sample] = ()
+    shown: int = 0
 
 
 class Validation:
@@ -53,7 +57,7 @@ class Validation:
         self._recipe, self._tokenizers = recipe, tokenizers
 
     def measure(self, learner: Learner, step: int) -> Measurement:
-        """Loss, BLEU and chrF++ of the model as it is; the sample is another one each time."""
+        """Loss, BLEU and chrF++ of the model as it is, and how it translates some sentences."""
         loss = learner.negative_log_likelihood(self._chunks)
         entropy = attention_entropy(learner, self._few)
         if not self._text:
@@ -65,8 +69,10 @@ class Validation:
         translations = translator.translate(sources, tag=tag_of(self._recipe.data.valid), on_suspect="off")
         references = [reference for _, reference in self._text]
         scores = bleu(translations, references), chrf(translations, references)
-        place = step // self._recipe.train.valid_every % len(self._text)
-        return Measurement(loss, entropy, *scores, Sample(*self._text[place], translations[place]))
+        some = min(SAMPLES, len(self._text))
+        places = [len(self._text) * i // some for i in range(some)]
+        samples = [Sample(*self._text[place], translations[place]) for place in places]
+        return Measurement(loss, entropy, *scores, samples, step // self._recipe.train.valid_every % some)
 
 
 def _check_lengths(recipe: Recipe, shards: Shards) -> None:
