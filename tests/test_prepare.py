@@ -137,6 +137,25 @@ def test_shards_are_read_as_if_they_were_one(tmp_path: Path) -> None:
     assert shards.lengths[0].tolist() == [len(ids) for ids in sentences]
 
 
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="what is held is read from /proc")
+def test_what_shards_let_go_is_no_memory_of_ours_and_is_read_again() -> None:
+    def held() -> int:
+        """Kilobytes of the shards that this process holds."""
+        lines = iter(Path("/proc/self/smaps").read_text().splitlines())
+        return sum(int(next(line for line in lines if line.startswith("Rss:")).split()[1])
+                   for line in lines if "train-00000.source.tokens" in line)  # fmt: skip
+
+    run()
+    shards = Shards.open("run/data", "train")
+    before = [shards.pair(n)[0].tolist() for n in range(len(shards))]
+    ids = shards.pair(0)[0]
+    assert held() > 0
+    shards.let_go()
+    assert held() == 0
+    assert ids.tolist() == before[0]
+    assert [shards.pair(n)[0].tolist() for n in range(len(shards))] == before
+
+
 @pytest.mark.parametrize("kind", [np.uint16, np.uint32])
 def test_a_shard_that_grows_on_disk_is_the_array_that_numpy_would_save(tmp_path: Path, kind: type) -> None:
     tokens, lengths = np.arange(1000, dtype=kind), np.array([400, 600], np.int32)

@@ -7,6 +7,7 @@ entry more, the end). Beside the shards lie the tokenizer and `manifest.json`.
 
 import hashlib
 import json
+import mmap
 from bisect import bisect_right
 from collections.abc import Iterable
 from functools import cached_property
@@ -259,6 +260,12 @@ class Shards:
         source, target = (side[shard][index - self._starts[shard]] for side in self._sides)
         return source, target
 
+    def let_go(self) -> None:
+        """Lets go of what was read so far, or in time all of the text counts as memory of this process."""
+        for side in self._sides:
+            for shard in side:
+                shard.let_go()
+
 
 class _Sentences:
     """One side of one shard."""
@@ -270,6 +277,12 @@ class _Sentences:
 
     def __getitem__(self, index: int) -> np.ndarray:
         return self._tokens[self._offsets[index] : self._offsets[index + 1]]
+
+    def let_go(self) -> None:
+        for array in (self._tokens, self._offsets):
+            pages = getattr(array.base, "_mmap", None)
+            if hasattr(pages, "madvise"):  # not on every system
+                pages.madvise(mmap.MADV_DONTNEED)
 
     def lengths_of(self, indices: np.ndarray) -> np.ndarray:
         return self._offsets[indices + 1] - self._offsets[indices]

@@ -251,6 +251,7 @@ class Training:
         parts = split(np.arange(len(pairs)), segmented.lengths, self._chunk_tokens, self._multiple)
         chunks = {number: pack(segmented, parts[number]) for number in self.world.share(len(parts))}
         source, target = (int(side.sum()) + len(pairs) for side in segmented.lengths)
+        self._shards.let_go()
         return Batch(step, begin, end, [pairs[part] for part in parts], chunks, (source, target))
 
     def _why_rewind(self, fault: Fault | None) -> str | None:
