@@ -20,6 +20,7 @@ from test_training import assert_equal, final_weights, prepared
 from nmt.data.batches import Chunk, Cursor
 from nmt.errors import TrainingError
 from nmt.model.folder import read_weights
+from nmt.model.transformer import Transformer
 from nmt.recipe import Recipe
 from nmt.training import health, train
 from nmt.training.entropy import entropy, mean
@@ -62,7 +63,7 @@ class Poison:
         self.stops: dict[int, Callable[[], object]] = {}  # what else happens there, once
         self._cursors = [Cursor()]
         self._now = 0
-        plain_try, plain_loss = Training._try, Learner.loss
+        plain_try, plain_loss = Training._try, Learner._loss
 
         def tried(training: Training, step: int) -> Any:
             while training.state.cursor not in self._cursors:
@@ -71,12 +72,12 @@ class Poison:
             self.stops.pop(self._now, lambda: None)()
             return plain_try(training, step)
 
-        def loss(learner: Learner, chunk: Chunk, *how: float) -> Loss:
-            found = plain_loss(learner, chunk, *how)
-            return self.how(found) if learner.model.training and self._now in self.places else found
+        def loss(learner: Learner, model: Transformer, chunk: Chunk, *how: float) -> Loss:
+            found = plain_loss(learner, model, chunk, *how)
+            return self.how(found) if model.training and self._now in self.places else found
 
         monkeypatch.setattr(Training, "_try", tried)
-        monkeypatch.setattr(Learner, "loss", loss)
+        monkeypatch.setattr(Learner, "_loss", loss)
 
 
 @pytest.fixture
@@ -146,13 +147,13 @@ def test_the_lines_of_a_skipped_update_are_told(
     training = Training(recipe, CPU)
     batch = training._batch(1, Cursor())
     bad = batch.chunks[1]
-    plain = Learner.loss
+    plain = Learner._loss
 
-    def loss(learner: Learner, chunk: Chunk, *how: float) -> Loss:
-        found = plain(learner, chunk, *how)
+    def loss(learner: Learner, model: Transformer, chunk: Chunk, *how: float) -> Loss:
+        found = plain(learner, model, chunk, *how)
         return BREAKS["loss"](found) if np.array_equal(chunk.labels, bad.labels) else found
 
-    monkeypatch.setattr(Learner, "loss", loss)
+    monkeypatch.setattr(Learner, "_loss", loss)
     train(recipe, "cpu")
     [line] = lines(recipe, "skipped.jsonl")
     sources, targets = (Path(f"{text}.{language}").read_text("utf-8").splitlines() for language in ("en", "de"))

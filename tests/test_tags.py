@@ -40,7 +40,7 @@ data:
   clean: {duplicates: false, language: false}
 tokenizer: {vocab_size: 400}
 model: {layers: 1, d_model: 64, heads: 2, d_ffn: 128, dropout: 0.0, norm: pre}
-train: {steps: 200, batch_tokens: 300, schedule: {warmup: 50, scale: 0.3}, label_smoothing: 0.0, valid_bleu: 8,
+train: {steps: 200, batch_tokens: 300, schedule: {warmup: 50, scale: 0.15}, label_smoothing: 0.0, valid_bleu: 8,
         valid_every: 200, checkpoint_every: 200, keep: 1, precision: fp32}
 average: {last: 1}
 decode: {beam: 1, max_extra: 10}
