@@ -281,7 +281,7 @@ class _Sentences:
     def let_go(self) -> None:
         for array in (self._tokens, self._offsets):
             pages = getattr(array.base, "_mmap", None)
-            if hasattr(pages, "madvise"):  # not on every system
+            if pages is not None and hasattr(pages, "madvise"):  # not on every system
                 pages.madvise(mmap.MADV_DONTNEED)
 
     def lengths_of(self, indices: np.ndarray) -> np.ndarray:
