@@ -45,7 +45,7 @@ class Lanes:
             return [work(self._models[0], item) for item in items]
         self._stopped = False
         shares = [items[lane :: len(self)] for lane in range(len(self))]
-        with _one_thread():
+        with self.apart():
             others = [
                 self._pool.submit(self._share, work, model, share)
                 for model, share in zip(self._models[1:], shares[1:], strict=True)
@@ -57,8 +57,23 @@ class Lanes:
                 self._stopped = True
                 for other in others:
                     other.exception()
-        self._add_up()
+            self._add_up()
         return [found[place % len(self)][place // len(self)] for place in range(len(items))]
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Within the block torch takes one thread, where there are lanes.
+
+        What is small is done so, too: of threads that share it the first waits, busily, for the one that another
+        program has put off its core, and on a busy machine that took twice the time of all else.
+        """
+        threads = torch.get_num_threads()
+        if self._pool:
+            torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
 
     def _share(
         self, work: Callable[[Transformer, Item], Found], model: Transformer, items: Sequence[Item]
@@ -95,13 +110,3 @@ def _twin(model: Transformer) -> Transformer:
     """The same model, of the same weights in the same memory, for gradients of its own."""
     shared = {id(p): nn.Parameter(p.detach(), p.requires_grad) for p in model.parameters()}
     return copy.deepcopy(model, shared).train()
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -140,9 +140,10 @@ class Learner:
         for _ in range(turns - len(chunks) if self._sharded else 0):
             self._sit_out()
         sums[2] = float(leave)
-        if self.world.size > 1:
-            self._share(sums)
-        return Sums(sums[0], sums[1], self._gradient_norm(), sums[2], target, source)
+        with self.lanes.apart():
+            if self.world.size > 1:
+                self._share(sums)
+            return Sums(sums[0], sums[1], self._gradient_norm(), sums[2], target, source)
 
     def _summed(self, step: int, chunks: Mapping[int, Chunk], target_tokens: int) -> Tensor | None:
         """Smoothed loss and -log p of these chunks, and a 0, [3]; None where the device's memory does not suffice."""
@@ -188,12 +189,13 @@ class Learner:
     def apply(self, step: int, sums: Sums) -> Update:
         """Moves the parameters by their gradients, which must be finite."""
         rate = learning_rate(self._recipe, step)
-        if longest := self._recipe.train.clip_norm:
-            torch.nn.utils.clip_grads_with_norm_(self._parameters, longest, sums.gradient_norm)
-        self.optimizer.step(rate)
-        self.optimizer.zero_grad()
-        if self.mean:
-            self.mean.update(step)
+        with self.lanes.apart():
+            if longest := self._recipe.train.clip_norm:
+                torch.nn.utils.clip_grads_with_norm_(self._parameters, longest, sums.gradient_norm)
+            self.optimizer.step(rate)
+            self.optimizer.zero_grad()
+            if self.mean:
+                self.mean.update(step)
         return Update(sums.loss, sums.nll, sums.gradient_norm, sums.target_tokens, sums.source_tokens, rate)
 
     def forget(self) -> None:
