@@ -139,7 +139,8 @@ def test_speed_of_training_is_measured(trained: tuple[dict[str, Any], str]) -> N
     setting, ours = trained[0]["tiny"]["setting"], trained[0]["tiny"]["figures"]["nmt fp32"]
     assert len(ours["each_round"]) == setting["rounds"] == 2
     assert ours["tokens_per_second"] == pytest.approx(sum(ours["each_round"]) / 2)
-    assert all(speed > 0 for speed in [*ours["each_round"], ours["tokens_per_cpu_second"]])
+    # One thread has no more seconds than the clock; of a few milliseconds the two are told coarsely.
+    assert all(0 < speed < 3 * ours["tokens_per_cpu_second"] for speed in ours["each_round"])
     assert 100 < ours["memory_mb"] < 2000
     assert 5 < ours["valid_nll"] < 8  # of 500 tokens, after four updates
     assert ours["versions"].keys() == {"torch", "nmt"}

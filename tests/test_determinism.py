@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+import test_finetuning
 import torch
 from commands import Server, Shell
 from torch import Tensor
@@ -16,6 +17,7 @@ from nmt.recipe import Recipe
 from nmt.training import determinism, train
 from nmt.training.determinism import repeatable
 
+text = test_finetuning.text
 RECIPE = """
 run: {run}
 data: {{source: en, target: de, train: {text}, valid: {text}}}
@@ -33,15 +35,6 @@ VARIANTS = [
     ["model.positions=rotary", "model.window=4", "train.r_drop=1.0"],
     ["model.positions=alibi", "train.optimizer.name=muon", "train.ema=0.9", "decode.coverage_penalty=0.2"],
 ]
-
-
-@pytest.fixture(scope="module")
-def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    prefix = tmp_path_factory.mktemp("text") / "train"
-    numbers = [f"{a} {b} {c}" for a in ("one", "two", "ten") for b in ("red", "big") for c in ("cats", "dogs", "cows")]
-    for language in ("en", "de"):
-        Path(f"{prefix}.{language}").write_text("".join(f"{line} {language}\n" for line in numbers), "utf-8")
-    return prefix
 
 
 def prepared(text: Path, run: Path, *changes: str) -> Recipe:

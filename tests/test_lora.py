@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import test_finetuning
 import test_known_answer as known
 import test_world as world
 import torch
@@ -26,6 +27,7 @@ from nmt.training.loop import Training
 from nmt.training.lora import adapt, merged, stored
 from nmt.translation import Translator
 
+text = test_finetuning.text
 RECIPE = """
 run: {run}
 data: {{source: en, target: de, train: {text}, valid: {text}}}
@@ -44,15 +46,6 @@ def prepared(text: Path, run: Path, *changes: str) -> Recipe:
     recipe = recipes.loads(RECIPE.format(run=run, text=text), overrides=changes)
     prepare(recipe, workers=1, report=lambda line: None)
     return recipe
-
-
-@pytest.fixture(scope="module")
-def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    prefix = tmp_path_factory.mktemp("text") / "train"
-    numbers = [f"{a} {b} {c}" for a in ("one", "two", "ten") for b in ("red", "big") for c in ("cats", "dogs", "cows")]
-    for language in ("en", "de"):
-        Path(f"{prefix}.{language}").write_text("".join(f"{line} {language}\n" for line in numbers), "utf-8")
-    return prefix
 
 
 @pytest.fixture(scope="module")
