@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from nmt.errors import NmtError
+from nmt.errors import LostError, NmtError
 from nmt.files import output_error
 
 
@@ -23,6 +23,9 @@ class Commands(TyperGroup):
                 return super().invoke(context)
             finally:
                 sys.stdout.flush()  # what came before a fault is kept; and only here may the disk be full
+        except LostError as error:
+            print(f"nmt: error: {error}", file=sys.stderr, flush=True)
+            os._exit(2)  # threads of the engine still wait for the other process, and abort an interpreter that ends
         except NmtError as error:
             _leave(f"nmt: error: {error}", 2)
         except KeyboardInterrupt:

@@ -41,7 +41,7 @@ def local(tensor: Tensor) -> Tensor:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """All of a tensor, which all processes must ask for. Raises `TrainingError` where another one is gone."""
+    """All of a tensor, which all processes must ask for. Raises `LostError` where another one is gone."""
     if not isinstance(tensor, DTensor):
         return tensor
     with told():

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from nmt.errors import TrainingError
+from nmt.errors import LostError
 
 BUCKET = 1 << 24  # numbers that are summed at once: 64 MB, so that little memory is needed beside the gradients
 
@@ -37,7 +37,7 @@ class World(NamedTuple):
     def sum(self, tensors: Sequence[Tensor]) -> None:
         """Puts in the place of each tensor the sum of all processes' own; all must call it with the same shapes.
 
-        Every process gets the same bits. Raises `TrainingError` where another one is gone.
+        Every process gets the same bits. Raises `LostError` where another one is gone.
         """
         if self.size == 1:
             return
@@ -49,7 +49,7 @@ class World(NamedTuple):
                 tensor.copy_(part.view_as(tensor))
 
     def gather(self, value: Any) -> list[Any]:
-        """What each process gave, in the order of their ranks. Raises `TrainingError` where another one is gone."""
+        """What each process gave, in the order of their ranks. Raises `LostError` where another one is gone."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -100,7 +100,7 @@ def told(computing: bool = False) -> Iterator[None]:
         if computing and not re.search("gloo|nccl", f"{type(error).__name__} {error}", re.IGNORECASE):
             raise
         first = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise TrainingError(
+        raise LostError(
             f"the processes of this training cannot reach one another, or one of them is gone ({first}): "
             "run it again, and it goes on from the last checkpoint"
         ) from error
