@@ -65,8 +65,8 @@ class Size(NamedTuple):
 
 SIZES = {
     "1k": Size(1_000, steps=3_000, batch_tokens=512, warmup=400),
-    "5k": Size(5_000, steps=3_000, batch_tokens=1024, warmup=400),
-    "29k": Size(None, steps=5_000, batch_tokens=2048, warmup=800),
+    "5k": Size(5_000, steps=2_000, batch_tokens=1024, warmup=400),
+    "29k": Size(None, steps=3_000, batch_tokens=2048, warmup=400),
 }
 
 
@@ -136,7 +136,12 @@ def jobs(sizes: list[str], seeds: list[int], names: list[str], out: Path) -> Ite
 
 
 def best_scale(setting: Setting, out: Path) -> float | None:
-    """The learning rate that did better on the valid corpus; None before both have been tried."""
+    """The learning rate that did better on the valid corpus; None before both have been tried.
+
+    A setting that is not for the size of the trials takes that of the paper's setting.
+    """
+    if TRIAL[0] not in setting.sizes:
+        [setting] = (one for one in SETTINGS if one.name == PAPER)
     bleu = {scale: result(Job(TRIAL[0], setting, TRIAL[1], scale), out) for scale in SCALES}
     if None in bleu.values():
         return None
