@@ -4,13 +4,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from nmt import recipe as recipes
 from nmt.data import prepare
 from nmt.model.folder import read_weights
-from nmt.recipe import Recipe
+from nmt.model.transformer import Transformer
+from nmt.recipe import Model, Recipe
 from nmt.training import average, train
 from nmt.training.loop import Training
+from nmt.training.muon import Muon
+from nmt.training.optimizer import _for_muon
 
 RECIPE = """
 run: {run}
@@ -56,6 +60,35 @@ def test_with_it_a_resumed_training_is_the_undisturbed_one_to_the_bit(change: st
 
 def _averaged(recipe: Recipe) -> dict[str, torch.Tensor]:
     return read_weights(average(recipe, report=lambda line: None) / "model.safetensors")
+
+
+@pytest.mark.parametrize("shape", [(24, 8), (8, 24), (16, 16)])
+def test_muon_steps_as_pytorch_s_own_does_with_each_matrix_of_several_in_one(shape: tuple[int, int]) -> None:
+    draw = torch.Generator().manual_seed(1)
+    ours = nn.Parameter(torch.randn(2 * shape[0], shape[1], generator=draw))
+    theirs = [nn.Parameter(part.detach().clone()) for part in ours.split(shape[0])]
+    choices = {"lr": 0.1, "weight_decay": 0.2, "momentum": 0.9}
+    muon = Muon([[shape[0]] * 2], [ours], **choices)
+    reference = torch.optim.Muon(theirs, adjust_lr_fn="match_rms_adamw", **choices)
+    before = ours.detach().clone()
+    for _ in range(5):
+        ours.grad = torch.randn(ours.shape, generator=draw)
+        for one, gradient in zip(theirs, ours.grad.split(shape[0]), strict=True):
+            one.grad = gradient.clone()
+        muon.step()
+        reference.step()
+    expected = torch.cat([one.detach() for one in theirs])
+    assert (ours - expected).norm() < 0.02 * (before - expected).norm()  # that one iterates in bf16
+
+
+def test_muon_takes_what_is_one_matrix_to_the_model_as_one() -> None:
+    model = Transformer(Model(layers=1, d_model=16, heads=2, d_ffn=32, activation="swiglu"), 50, 50)
+    found = _for_muon(recipes.loads(RECIPE.format(run="r", text="t"), overrides=["train.optimizer.name=muon"]), model)
+    assert found["decoder.layers.0.self_attention.inputs.weight"] == [16, 16, 16]
+    assert found["decoder.layers.0.feed_forward.inner.weight"] == [32, 32]
+    assert found["decoder.layers.0.cross_attention.output.weight"] == [16]
+    weights = dict(model.named_parameters())
+    assert all(sum(rows) == len(weights[name]) for name, rows in found.items())
 
 
 def test_muon_moves_the_matrices_inside_layers_in_all_directions_alike_and_adam_the_rest(

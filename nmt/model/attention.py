@@ -94,11 +94,12 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = config.heads
         key, value = config.heads * config.key_width, config.heads * config.value_width
-        self._sizes = [key, key, value]
-        self.inputs = nn.Linear(config.d_model, sum(self._sizes))
+        self.sizes = [key, key, value]
+        """The rows of `inputs` that give queries, keys and values."""
+        self.inputs = nn.Linear(config.d_model, sum(self.sizes))
         self.core = DotProduct(config.attention_dropout, Places() if places is None else places)
         self.output = nn.Linear(value, config.d_model)
-        for matrix in self.inputs.weight.split(self._sizes):  # each is a projection of its own, and is scaled as one
+        for matrix in self.inputs.weight.split(self.sizes):  # each is a projection of its own, and is scaled as one
             nn.init.xavier_uniform_(matrix)
         nn.init.xavier_uniform_(self.output.weight)
         nn.init.zeros_(self.inputs.bias)
@@ -106,18 +107,18 @@ class Attention(nn.Module):
 
     def project(self, x: Tensor, view: View) -> tuple[Tensor, Tensor, Tensor]:
         """Queries and keys [T, H, K] and values [T, H, V] of one stream x [T, D] that looks at itself."""
-        q, k, v = (part.unflatten(-1, (self.heads, -1)) for part in self.inputs(x).split(self._sizes, -1))
+        q, k, v = (part.unflatten(-1, (self.heads, -1)) for part in self.inputs(x).split(self.sizes, -1))
         q, k = (self.core.places.rotated(part, view.positions, view.longest) for part in (q, k))
         return q, k, v
 
     def queries(self, x: Tensor) -> Tensor:
         """Queries [T, H, K] of the stream x [T, D] that looks at another."""
-        end = self._sizes[0]
+        end = self.sizes[0]
         return F.linear(x, self.inputs.weight[:end], self.inputs.bias[:end]).unflatten(-1, (self.heads, -1))
 
     def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Keys [T, H, K] and values [T, H, V] of the stream x [T, D] that another looks at."""
-        begin, *sizes = self._sizes
+        begin, *sizes = self.sizes
         both = F.linear(x, self.inputs.weight[begin:], self.inputs.bias[begin:])
         k, v = (part.unflatten(-1, (self.heads, -1)) for part in both.split(sizes, -1))
         return k, v

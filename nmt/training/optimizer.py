@@ -5,7 +5,10 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+from nmt.model.attention import Attention
+from nmt.model.layers import FeedForward
 from nmt.recipe import Recipe
+from nmt.training.muon import Muon
 from nmt.training.sharding import like
 
 _ADAM = ("step", "exp_avg", "exp_avg_sq")
@@ -18,7 +21,7 @@ class Optimizer:
     def __init__(self, recipe: Recipe, model: nn.Module) -> None:
         choice = recipe.train.optimizer
         named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        matrices = _for_muon(recipe, model) & named.keys()
+        matrices = {name: rows for name, rows in _for_muon(recipe, model).items() if name in named}
         self._parts: list[tuple[list[str], tuple[str, ...], torch.optim.Optimizer]] = []
         if rest := {name: p for name, p in named.items() if name not in matrices}:
             adam = torch.optim.AdamW(
@@ -31,15 +34,14 @@ class Optimizer:
             )
             self._parts.append(([*rest], _ADAM, adam))
         if matrices:
-            # Steps as large as Adam's, so that one learning rate serves both (Liu et al. 2025, section 2.2).
-            muon = torch.optim.Muon(
-                [p for name, p in named.items() if name in matrices],
+            muon = Muon(
+                list(matrices.values()),
+                [named[name] for name in matrices],
                 lr=0.0,
                 weight_decay=choice.weight_decay,
                 momentum=choice.momentum,
-                adjust_lr_fn="match_rms_adamw",
             )
-            self._parts.append(([name for name in named if name in matrices], _MUON, muon))
+            self._parts.append(([*matrices], _MUON, muon))
 
     def step(self, rate: float) -> None:
         """Moves the parameters by their gradients, at this learning rate."""
@@ -87,8 +89,20 @@ def kept_numbers(recipe: Recipe, model: nn.Module) -> int:
     return sum(count if name in muon else 2 * count + 1 for name, count in learning)
 
 
-def _for_muon(recipe: Recipe, model: nn.Module) -> set[str]:
-    """The names of the weights that Muon takes: matrices from states to states, not embeddings and projections."""
+def _for_muon(recipe: Recipe, model: nn.Module) -> dict[str, list[int]]:
+    """The weights that Muon takes, with the rows of the matrices that each is made of.
+
+    They are those from states to states, not embeddings and projections.
+    """
     if recipe.train.optimizer.name != "muon":
-        return set()
-    return {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+        return {}
+    found = {}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear):
+            found[f"{name}.weight"] = [module.out_features]
+    for name, module in model.named_modules():
+        if isinstance(module, Attention):
+            found[f"{name}.inputs.weight"] = module.sizes
+        if isinstance(module, FeedForward) and module.inner.out_features > module.outer.in_features:
+            found[f"{name}.inner.weight"] = [module.outer.in_features] * 2  # of swiglu
+    return found
