@@ -12,6 +12,7 @@ from torch import Tensor
 from nmt.kernels import Eight, Kernels, Norm, Plain, Product, Rows, Seen
 from nmt.kernels.build import library
 from nmt.kernels.native import Native
+from nmt.model.matrices import Int8
 
 WIDTHS = [(3, 5), (8, 64), (17, 48), (2, 300)]  # rows and their width, also such as fill no vector
 
@@ -51,6 +52,21 @@ def assert_alike(ours: Rows, theirs: Rows) -> None:
 
 def meant(rows: Eight) -> Tensor:
     return (rows.values.float() - rows.zero) * rows.scale[:, None]
+
+
+@pytest.mark.parametrize("zero", [0, 128])
+@pytest.mark.parametrize(("outs", "width"), [(16, 64), (5, 30), (96, 512)])
+@pytest.mark.parametrize("rows", [1, 3, 4])
+def test_a_product_of_few_rows_is_that_of_many_to_the_bit(
+    native: Kernels, rows: int, outs: int, width: int, zero: int
+) -> None:
+    draw = torch.Generator().manual_seed(rows + outs)
+    values = torch.randint(0, 256, (rows, width), generator=draw, dtype=torch.uint8)
+    matrix = torch.randint(-127, 128, (outs, width), generator=draw, dtype=torch.int8)
+    few = Eight(values, torch.ones(rows), zero), matrix, matrix.sum(1, dtype=torch.int32), drawn(outs).abs()
+    assert torch.equal(native.multiply(*few), Plain().multiply(*few))
+    onednn, many = Int8(drawn(outs, width)), Eight(values.repeat(8, 1), torch.ones(8 * rows), zero)
+    assert torch.equal(onednn(few[0]).y, onednn(many).y[:rows])  # 8 rows and more are its own
 
 
 @pytest.mark.parametrize("form", ["bare", "scaled", "scaled without bias"])

@@ -27,6 +27,29 @@ void nmt_reduce(int64_t rows, int64_t width, const float *x, uint8_t *q, float *
     for (int64_t m = 0; m < rows; m++) quantize(width, x + m * width, 0, q + m * width, q_scale + m);
 }
 
+/* Few rows times a matrix [O, I] in 8 bits, which goes through the caches once for all of them:
+   y = (x - zero) * scale, where `sum` is that of each row of the matrix. No pragma: GCC would not find its
+   instruction for sums of products of bytes (VNNI) in a loop that has one. */
+void nmt_multiply(int64_t rows, int64_t width, int64_t outs, const uint8_t *restrict x, int32_t zero,
+                  const int8_t *restrict matrix, const int32_t *sum, const float *scale, float *restrict y) {
+    for (int64_t o = 0; o < outs; o++, matrix += width)
+        for (int64_t m = 0; m < rows; m++) {
+            const uint8_t *row = x + m * width;
+            int32_t products = 0;
+            for (int64_t i = 0; i < width; i++) products += (int32_t)row[i] * (int32_t)matrix[i];
+            y[m * outs + o] = (float)(products - zero * sum[o]) * scale[o];
+        }
+}
+
+/* How many rows are few: so many that oneDNN, which is faster at many, is slower. Without VNNI, none are. */
+int64_t nmt_few(void) {
+#if defined(__AVX512VNNI__) || defined(__AVXVNNI__) || defined(__ARM_FEATURE_MATMUL_INT8)
+    return 4;
+#else
+    return 0;
+#endif
+}
+
 /* y as what it means, in its place. */
 void nmt_settle(int64_t rows, int64_t width, float *y, const float *scale, const float *bias) {
     for (int64_t m = 0; m < rows; m++, y += width) {

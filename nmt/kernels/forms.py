@@ -55,7 +55,17 @@ class Seen:
 
 
 class Kernels(Protocol):
-    """What a step takes besides matrix products. `eight` asks for the result in 8 bits."""
+    """What a step takes besides matrix products, but for those of few rows. `eight` asks for the result in 8 bits."""
+
+    few: int
+    """Up to how many rows `multiply` is faster than oneDNN; 0 where it is not there."""
+
+    def multiply(self, x: Eight, matrix: Tensor, total: Tensor, scale: Tensor) -> Tensor:
+        """(x.values - x.zero) Mᵀ · scale, [R, O], exactly as oneDNN has it; for R up to `few`.
+
+        matrix: M [O, I], int8; total [O], int32, the sum of each of its rows; scale [O].
+        """
+        ...
 
     def reduce(self, x: Tensor) -> Eight:
         """Rows x [R, W] in 8 bits."""

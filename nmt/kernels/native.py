@@ -1,6 +1,6 @@
 """The kernels of decoding in C (`decoding.c`), handed the memory of tensors."""
 
-from ctypes import CDLL, c_float, c_int, c_int64, c_void_p
+from ctypes import CDLL, c_float, c_int, c_int32, c_int64, c_void_p
 from typing import Any, cast
 
 import torch
@@ -11,6 +11,7 @@ from nmt.kernels.forms import MIDDLE, Eight, Norm, Product, Rows, Seen
 KINDS = {"relu": 0, "gelu": 1, "swiglu": 2}
 ARGUMENTS: dict[str, list[Any]] = {
     "reduce": [c_int64, c_int64, c_void_p, c_void_p, c_void_p],
+    "multiply": [c_int64, c_int64, c_int64, c_void_p, c_int32, *[c_void_p] * 4],
     "settle": [c_int64, c_int64, c_void_p, c_void_p, c_void_p],
     "norm": [c_int64, c_int64, *[c_void_p] * 6, c_float, c_int, *[c_void_p] * 3],
     "activate": [c_int64, c_int64, *[c_void_p] * 3, c_int, *[c_void_p] * 3],
@@ -27,8 +28,11 @@ class Native:
             function = getattr(library, f"nmt_{name}")
             function.argtypes, function.restype = arguments, None
             setattr(self, f"_{name}", function)
+        library.nmt_few.restype = c_int64
+        self.few = int(library.nmt_few())
 
     _reduce: Any
+    _multiply: Any
     _settle: Any
     _norm: Any
     _activate: Any
@@ -40,6 +44,13 @@ class Native:
         found = _Results(x.shape[0], x.shape[1], eight=True)
         self._reduce(*x.shape, x.data_ptr(), *found.at[1:])
         return cast(Eight, found.rows)
+
+    def multiply(self, x: Eight, matrix: Tensor, total: Tensor, scale: Tensor) -> Tensor:
+        """The product of few rows."""
+        y = torch.empty(len(x.values), len(matrix))
+        self._multiply(len(y), matrix.shape[1], len(matrix), x.values.data_ptr(), x.zero, matrix.data_ptr(),
+                       total.data_ptr(), scale.data_ptr(), y.data_ptr())  # fmt: skip
+        return y
 
     def settle(self, product: Product) -> Tensor:
         """What the product means, in its own memory."""

@@ -49,6 +49,8 @@ class Engine:
         logits = torch.float32 if precision == torch.bfloat16 else precision
         self.output = MATRICES[logits](model.projection.detach(), None)
         self.reach = config.window // 2 if config.window else None
+        self.few = kernels().few if precision == torch.int8 else 0
+        """Up to how many rows a product takes as they are."""
         self.spare: list[_Memory] = []  # of decodings that are over, for the next: memory that is new is slow
 
     def start(self, source: Tensor, cut: Cut) -> "EngineDecoding":
@@ -183,7 +185,7 @@ class EngineDecoding:
 
     def _states(self, tokens: Tensor) -> tuple[Rows, Tensor]:
         """The decoder's states [A, D], and which of the hypotheses they are of; the last of these more than once."""
-        going = _rounded((tokens != EOS).nonzero()[:, 0])
+        going = _rounded((tokens != EOS).nonzero()[:, 0], self._engine.few)
         pasts = self._pasts.of(self._from[going])
         new = self._memory.room(len(going), pasts)
         self._pasts = pasts = pasts.grown(new)
@@ -321,8 +323,13 @@ class _Layer:
         return kernels().attend(q, seen, self._heads, self._key, eight=self._eight)
 
 
-def _rounded(rows: Tensor) -> Tensor:
-    """These rows, the last repeated until their number is round: oneDNN takes milliseconds for each that is new."""
+def _rounded(rows: Tensor, few: int = 0) -> Tensor:
+    """These rows, the last repeated until their number is round: oneDNN takes milliseconds for each that is new.
+
+    Up to `few` they stay as they are.
+    """
+    if len(rows) <= few:
+        return rows
     step = max(8, 1 << len(rows).bit_length() >> 5)
     return torch.cat([rows, rows[-1:].expand(-len(rows) % step)])
 

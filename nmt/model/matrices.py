@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nmt.kernels import Eight, Product, Rows
+from nmt.kernels import Eight, Product, Rows, kernels
 
 POST: tuple[str, list[float], str] = ("none", [], "")  # what oneDNN is to do with a product: nothing
 
@@ -65,10 +65,14 @@ class Int8:
         steps = (weight / self._scale[:, None]).round_().to(torch.int8)
         self._weight = torch.ops.onednn.qlinear_prepack(steps, None)
         self._zero = torch.zeros(len(weight), dtype=torch.int64)
+        self._few = (steps, steps.sum(1, dtype=torch.int32), self._scale) if kernels().few else None
 
     def __call__(self, x: Rows) -> Product:
         """Still to be multiplied by the scale of x."""
-        values, scale, zero = cast(Eight, x)
+        x = cast(Eight, x)
+        values, scale, zero = x
+        if self._few and len(values) <= kernels().few:
+            return Product(kernels().multiply(x, *self._few), scale, self._bias)
         y = torch.ops.onednn.qlinear_pointwise(
             values, 1.0, zero, self._weight, self._scale, self._zero, None, 1.0, 0, torch.float32, *POST
         )
