@@ -14,7 +14,7 @@ from nmt.model.cache import Decoding
 from nmt.model.engine import Engine, why_plain
 from nmt.model.streams import Cut
 from nmt.model.transformer import Transformer
-from nmt.search import MinLength, Settings, beam_search, continuous_search
+from nmt.search import Settings, beam_search
 from tests.test_variants import LENGTHS, VARIANTS, VOCABULARY, built, expected, streams
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 3e-2, torch.int8: 8e-2}
@@ -116,36 +116,6 @@ def test_a_search_on_the_engine_finds_what_one_on_the_plain_model_finds(variant:
     assert [[h.ids for h in hypotheses] for hypotheses in ours] == [[h.ids for h in best] for best in theirs]
     scores = [h.score for best in ours for h in best]
     assert scores == pytest.approx([h.score for best in theirs for h in best], abs=1e-4)
-
-
-@pytest.mark.parametrize("variant", ["the paper's", "window, rotary", "of today"])
-@pytest.mark.parametrize(("beam", "at_once"), [(1, 3), (4, 1), (4, 3), (3, 30)])
-def test_sentences_that_come_in_as_others_end_are_searched_as_they_are_together(
-    variant: str, beam: int, at_once: int, way: Kernels
-) -> None:
-    made = Engine(sharp(built(**VARIANTS[variant])))
-    lengths = (19, 5, 3, 8, 1, 8, 2, 6, 13)
-    (source, cut), settings = sentences(*lengths), Settings(beam, n_best=min(beam, 2))
-    limits = [length + 5 for length in lengths]
-    for constraint in None, MinLength(4):
-        together = beam_search(made.start(source, cut), limits, settings, constraint=constraint)
-        in_turn = continuous_search(made.wait(source, cut), limits, settings, at_once, constraint)
-        assert [[h.ids for h in best] for best in in_turn] == [[h.ids for h in best] for best in together]
-        scores = [h.score for best in in_turn for h in best]
-        assert scores == pytest.approx([h.score for best in together for h in best], abs=1e-4)
-
-
-def test_what_a_search_remembers_does_not_grow_with_the_sentences_that_wait() -> None:
-    made, settings = Engine(sharp(built())), Settings(4)
-
-    def rows_of(count: int) -> int:
-        made.spare.clear()
-        (source, cut), limits = sentences(*[6] * count), [12] * count
-        assert all(continuous_search(made.wait(source, cut), limits, settings, at_once=4))
-        [memory] = made.spare
-        return memory.rows
-
-    assert rows_of(200) <= 2 * rows_of(8)
 
 
 def test_neighbours_change_no_bit_in_eight_bits(way: Kernels) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from nmt.translation import Translated
-from nmt.translation.batching import LONG, Window, cut
+from nmt.translation.batching import LONG, cut
 
 
 def test_batches_hold_every_line_once_and_no_more_than_their_size() -> None:
@@ -18,19 +18,6 @@ def test_very_long_lines_make_smaller_batches() -> None:
     batches = list(cut(range(5), lengths, 20))
     assert batches == [[0, 1], [2, 3], [4]]
     assert list(cut([], [], 20)) == []
-
-
-def test_batches_that_are_searched_in_turns_are_equal_shares_but_for_very_long_lines() -> None:
-    sizes = [*range(1, LONG + 1), 0, 10 * LONG, 20 * LONG]
-    window = Window([str(size) for size in sizes], sizes, "0", most=10, share=40)
-    batches = [[int(item) for item in batch] for batch in window]
-    assert batches[:2] == [[20 * LONG], [10 * LONG]]  # as long as ever, and first
-    shares = batches[2:]
-    assert sorted(size for share in shares for size in share) == sizes[:LONG]
-    assert all(share == sorted(share, reverse=True) for share in shares)
-    assert {len(share) for share in shares} == {32}
-    assert max(map(sum, shares)) - min(map(sum, shares)) < LONG
-    assert [found for batch in batches for found in window.put(map(str, batch))] == [str(size) for size in sizes]
 
 
 @pytest.mark.parametrize(("count", "places"), [(0, []), (2, [0, 5]), (5, [0, 2, 4, 6, 8]), (99, list(range(10)))])

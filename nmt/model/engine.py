@@ -1,12 +1,11 @@
 """The engine of translation on a CPU: the same model as `nmt.model.transformer`, laid out for it.
 
 Matrices are packed once; between their products stand the kernels of `nmt.kernels`. Nothing is padded, and nothing
-that is remembered of a hypothesis moves: the keys and values of a step stay where they were written, and each
-hypothesis knows in which rows its past lies. One that has ended costs nothing any more, rows that nobody sees are
-written again, and sentences may come in while others are under way.
+that is remembered ever moves: the keys and values of a step stay where they were written, and each hypothesis knows in
+which rows its past lies. A hypothesis that has ended costs nothing any more.
 
 Axes: T source tokens, N sentences, R hypotheses, A those of them that go on, D = d_model, V vocabulary, H heads, K
-width of a head's keys, W width of a row of keys and values, t tokens so far of the longest.
+width of a head's keys, W width of a row of keys and values, t tokens so far.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +14,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from nmt.ids import EOS, NEVER
 from nmt.kernels import Norm, Product, Rows, Seen, kernels
@@ -51,21 +49,11 @@ class Engine:
         self.reach = config.window // 2 if config.window else None
         self.few = kernels().few if precision == torch.int8 else 0
         """Up to how many rows a product takes as they are."""
-        self.spare: list[_Memory] = []  # of decodings that are over, for the next: memory that is new is slow
-
-    def start(self, source: Tensor, cut: Cut) -> "EngineDecoding":
-        """Sentences being translated: the source stream [T], encoded. Each has one hypothesis, which is empty."""
-        decoding = self.wait(source, cut)
-        decoding.join(cut.sentences)
-        return decoding
-
-    def wait(self, source: Tensor, cut: Cut) -> "EngineDecoding":
-        """Sentences that are to be translated, the source stream [T]; none of them is under way yet."""
-        return EngineDecoding(self, source, cut)
+        self.spare: list[list[_Memory]] = []  # of decodings that are over, for the next: memory that is new is slow
 
     @torch.inference_mode()
-    def encode(self, source: Tensor, cut: Cut) -> list[Tensor]:
-        """The keys and values [T, W] that each layer of the decoder takes from the source stream [T]."""
+    def start(self, source: Tensor, cut: Cut) -> "EngineDecoding":
+        """Sentences being translated: the source stream [T], encoded. Each has one hypothesis, which is empty."""
         token = _rounded(torch.arange(len(source)))
         ends = cut.offsets.long()
         begin, end = (edges.repeat_interleave(ends.diff())[token] for edges in (ends[:-1], ends[1:]))
@@ -75,86 +63,26 @@ class Engine:
         views: list[View] = [lambda kv: Seen(kv, count, first)] * len(self.encoder.layers)
         at = _At(cut.positions[token], cut.longest)
         states = self.encoder(self.embed_source(source[token], *at), at, views)
-        return [layer.source(states)[: len(source)] for layer in self.decoder.layers]
-
-
-class _Pasts(NamedTuple):
-    """What A hypotheses stand on, in int32: the tokens of their source, and the rows that hold their own."""
-
-    begin: Tensor
-    """[A]: the first token of the source."""
-    size: Tensor
-    """[A]: how many there are."""
-    length: Tensor
-    """[A]: how many tokens each hypothesis has."""
-    rows: Tensor
-    """[A, t]: where their keys and values lie; of no meaning beyond its length."""
-
-    @classmethod
-    def none(cls, begin: Tensor, size: Tensor) -> "_Pasts":
-        """Those of empty hypotheses, with these sources."""
-        return cls(begin, size, torch.zeros_like(size), size.new_empty(len(size), 0))
-
-    def of(self, which: Tensor) -> "_Pasts":
-        """Those of some hypotheses."""
-        return _Pasts._make(each[which] for each in self)
-
-    def before(self, others: "_Pasts") -> "_Pasts":
-        """These, and the others behind them."""
-        most = max(self.rows.shape[1], others.rows.shape[1])
-        pairs = zip((*self[:3], self._wide(most)), (*others[:3], others._wide(most)), strict=True)
-        return _Pasts._make(map(torch.cat, pairs))
-
-    def grown(self, new: Tensor) -> "_Pasts":
-        """Each with one more token, in row new [A]."""
-        rows = self._wide(int(self.length.max()) + 1).scatter(1, self.length.long()[:, None], new[:, None])
-        return self._replace(length=self.length + 1, rows=rows)
-
-    def last(self, most: int | None) -> tuple[Tensor, Tensor]:
-        """The rows of the last tokens of each, at most so many, and how many they are."""
-        if most is None or self.rows.shape[1] <= most:
-            return self.rows, self.length
-        place = (self.length - most).clamp_min(0)[:, None] + torch.arange(most)
-        return self.rows.gather(1, place), self.length.clamp_max(most)
-
-    def held(self) -> Tensor:
-        """All rows that hold a token; those that several have more than once."""
-        return self.rows[torch.arange(self.rows.shape[1]) < self.length[:, None]]
-
-    def _wide(self, most: int) -> Tensor:
-        return F.pad(self.rows, (0, most - self.rows.shape[1]))  # cuts off what is beyond
+        sources = [layer.source(states) for layer in self.decoder.layers]
+        return EngineDecoding(self, sources, cut.offsets[:-1], cut.offsets.diff())
 
 
 class EngineDecoding:
-    """`Joining` hypotheses (`nmt.search.steps`), by an engine."""
+    """`Ranking` of hypotheses (`nmt.search.steps`), by an engine."""
 
-    def __init__(self, engine: Engine, source: Tensor, cut: Cut) -> None:
-        """None of these sentences, the stream [T], is under way yet."""
-        self._engine, self._waiting, self._lengths = engine, source, cut.lengths
-        self._sources: list[Tensor] = []  # of each layer the keys and values [T, W] of all sentences under way
-        nothing = torch.empty(0, dtype=torch.int32)
-        self._pasts = _Pasts.none(nothing, nothing)
-        self._from = nothing.long()  # [R], whose past each hypothesis goes on with, of those A of the last step
-        self._memory = engine.spare.pop() if engine.spare else _Memory(len(engine.decoder.layers))
+    def __init__(self, engine: Engine, sources: Sequence[Tensor], begin: Tensor, count: Tensor) -> None:
+        """Of each layer the keys and values [T, W] of the source, of which sentence n has `count` [N] from `begin`."""
+        self._engine, self._sources = engine, sources
+        self._begin, self._count = begin, count
+        self._memories = engine.spare.pop() if engine.spare else [_Memory() for _ in sources]
+        self._places = torch.empty(len(begin), 0, dtype=torch.int32)  # [A, t], the rows of each one's past
+        self._from = torch.arange(len(begin))  # [R], whose past each hypothesis goes on with, of the last step's A
+        self._written = 0
 
     def __del__(self) -> None:
-        self._memory.clear()
-        self._engine.spare.append(self._memory)
-
-    def join(self, count: int) -> None:
-        """Encodes the next so many of the sentences; each has one hypothesis, empty, whose row is behind the others."""
-        lengths, self._lengths = self._lengths[:count], self._lengths[count:]
-        tokens, cut = int(lengths.sum()), Cut.of(lengths)
-        stream, self._waiting = self._waiting[:tokens], self._waiting[tokens:]
-        sources, begin = self._engine.encode(stream, cut), cut.offsets[:-1]
-        pasts = self._pasts.of(self._from)
-        if len(self._from):
-            under_way, pasts = _closed_up(pasts)
-            begin = begin + len(under_way)
-            pairs = zip(self._sources, sources, strict=True)
-            sources = [torch.cat([old[under_way], new]) for old, new in pairs]
-        self._sources, self._pasts = sources, pasts.before(_Pasts.none(begin, cut.offsets.diff()))
-        self._from = torch.arange(len(self._pasts.begin))
+        for memory in self._memories:
+            memory.clear()
+        self._engine.spare.append(self._memories)
 
     def best(self, tokens: Tensor, most: int, only_end: Tensor) -> tuple[Tensor, Tensor]:
         """Log p and ids [R, most] of the likeliest tokens after these [R], likeliest first; -inf where there is none.
@@ -185,63 +113,47 @@ class EngineDecoding:
 
     def _states(self, tokens: Tensor) -> tuple[Rows, Tensor]:
         """The decoder's states [A, D], and which of the hypotheses they are of; the last of these more than once."""
+        length = self._places.shape[1]
         going = _rounded((tokens != EOS).nonzero()[:, 0], self._engine.few)
-        pasts = self._pasts.of(self._from[going])
-        new = self._memory.room(len(going), pasts)
-        self._pasts = pasts = pasts.grown(new)
+        parents = self._from[going]
+        self._begin, self._count = self._begin[parents], self._count[parents]
+        new = torch.arange(self._written, self._written + len(going), dtype=torch.int32)
+        self._places = torch.cat([self._places[parents], new[:, None]], 1)
+        self._written += len(going)
         self._from = torch.zeros_like(tokens).index_copy_(0, going, torch.arange(len(going)))
 
         reach = self._engine.reach
-        index, seen = pasts.last(None if reach is None else reach + 1)
-        layers = range(len(self._sources))
-        views = [partial(self._memory.add, layer, new.long(), count=seen, index=index) for layer in layers]
-        sources = [Seen(kv, pasts.size, pasts.begin) for kv in self._sources]
-        at = _At(pasts.length.long() - 1, pasts.rows.shape[1])
-        return self._engine.decoder(self._engine.embed_target(tokens[going], *at), at, views, sources), going
-
-
-def _closed_up(pasts: _Pasts) -> tuple[Tensor, _Pasts]:
-    """Which of all sources' tokens are of these hypotheses; and these, as they find them when the others are gone."""
-    begin, which = pasts.begin.unique(return_inverse=True)
-    size = torch.empty_like(begin).scatter_(0, which, pasts.size)
-    moved = size.cumsum(0, dtype=torch.int32) - size
-    tokens = torch.arange(int(size.sum())) + (begin - moved).repeat_interleave(size)
-    return tokens, pasts._replace(begin=moved[which])
+        past = self._places if reach is None else self._places[:, -reach - 1 :]
+        seen = torch.full((len(going),), past.shape[1], dtype=torch.int32)
+        views = [partial(memory.add, count=seen, index=past) for memory in self._memories]
+        sources = [Seen(kv, self._count, self._begin) for kv in self._sources]
+        place = torch.full_like(going, length)
+        x = self._engine.embed_target(tokens[going], place, length + 1)
+        return self._engine.decoder(x, _At(place, length + 1), views, sources), going
 
 
 class _Memory:
-    """Keys and values of all layers, in rows [any, W] that stay where they were put while anybody sees them."""
+    """Rows [any, W] that stay where they were put."""
 
-    def __init__(self, layers: int) -> None:
-        self._layers = [torch.empty(0, 0)] * layers
-        self.rows = 0
-        """That there is room for in each layer, at the latest when it is next added to."""
-        self._free = torch.empty(0, dtype=torch.int32)
+    def __init__(self) -> None:
+        self._rows: Tensor | None = None
+        self._filled = 0
 
     def clear(self) -> None:
         """Forgets all rows, and keeps the room for others."""
-        self._free = torch.arange(self.rows, dtype=torch.int32)
+        self._filled = 0
 
-    def room(self, count: int, pasts: _Pasts) -> Tensor:
-        """So many rows [A] that none of these pasts holds, for what is new."""
-        if len(self._free) < count:
-            free = torch.ones(self.rows, dtype=torch.bool).index_fill_(0, pasts.held().long(), False)
-            before = self.rows
-            if int(free.sum()) < max(count, before // 4):  # else it would soon have to be looked for again
-                self.rows = max(2 * before, ROOM * count)
-            self._free = torch.cat([free.nonzero()[:, 0].int(), torch.arange(before, self.rows, dtype=torch.int32)])
-        taken, self._free = self._free[:count], self._free[count:]
-        return taken
-
-    def add(self, layer: int, new: Tensor, rows: Tensor, count: Tensor, index: Tensor) -> Seen:
-        """All rows of a layer, with these [A, W] as those of numbers `new` [A]; `count` [A] of `index` are seen."""
-        held = self._layers[layer]
-        if len(held) < self.rows:
-            self._layers[layer] = rows.new_empty(self.rows, rows.shape[1])
-            if len(held):
-                self._layers[layer][: len(held)] = held
-        self._layers[layer].index_copy_(0, new, rows)
-        return Seen(self._layers[layer], count, index=index)
+    def add(self, rows: Tensor, count: Tensor, index: Tensor) -> Seen:
+        """All rows, these [A, W] behind the others, of which hypotheses see the first `count` [A] in `index` [A, t]."""
+        before, end = self._filled, self._filled + len(rows)
+        if self._rows is None or end > len(self._rows):
+            more = rows.new_empty(max(2 * end, ROOM * len(rows)), rows.shape[1])
+            if self._rows is not None:
+                more[:before] = self._rows[:before]
+            self._rows = more
+        self._rows[before:end] = rows
+        self._filled = end
+        return Seen(self._rows, count, index=index)
 
 
 class _At(NamedTuple):

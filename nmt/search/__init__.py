@@ -2,18 +2,16 @@
 
 from nmt.search.beam import Settings, beam_search
 from nmt.search.constraints import Judge, Judged, MinLength, NoRepeat, together
-from nmt.search.continuous import continuous_search
 from nmt.search.coverage import log_coverage
 from nmt.search.ensemble import Ensemble
 from nmt.search.sampling import Sampling, sample
-from nmt.search.steps import Attentive, Constraint, Hypothesis, Joining, Steps
+from nmt.search.steps import Attentive, Constraint, Hypothesis, Steps
 
 __all__ = [
     "Attentive",
     "Constraint",
     "Ensemble",
     "Hypothesis",
-    "Joining",
     "Judge",
     "Judged",
     "MinLength",
@@ -22,7 +20,6 @@ __all__ = [
     "Settings",
     "Steps",
     "beam_search",
-    "continuous_search",
     "log_coverage",
     "sample",
     "together",

@@ -89,15 +89,12 @@ class _Beams:
     finished: _Finished
 
     @classmethod
-    def begin(cls, limits: Sequence[int], settings: Settings, device: torch.device | str, first: int = 0) -> "_Beams":
-        """One empty hypothesis for each group of each sentence; the groups of a sentence lie side by side.
-
-        The first of the sentences has number `first`.
-        """
+    def begin(cls, limits: Sequence[int], settings: Settings, device: torch.device | str) -> "_Beams":
+        """One empty hypothesis for each group of each sentence; the groups of a sentence lie side by side."""
         count, kept = len(limits) * settings.groups, max(settings.width, settings.n_best)
         none = torch.full((count, kept), -torch.inf, device=device)
         return cls(
-            torch.arange(first, first + len(limits), device=device).repeat_interleave(settings.groups),
+            torch.arange(len(limits), device=device).repeat_interleave(settings.groups),
             torch.tensor(limits, device=device).repeat_interleave(settings.groups),
             torch.full((count,), settings.width, device=device),
             torch.zeros(count, 1, device=device),
@@ -133,10 +130,10 @@ class _Beams:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The best continuations: log p, -inf where there is no place for it, token and parent, each [N, B]."""
         if constraint is None and isinstance(steps, Ranking):
-            log_p, ids = steps.best(last, settings.beam, self.only_end)
+            log_p, ids = steps.best(last, settings.beam, self._only_end)
         else:
             change = forbidden(constraint, self.tokens, self.sentence)
-            log_p, ids = _likeliest(steps.step(last), settings.beam, self.only_end, change)
+            log_p, ids = _likeliest(steps.step(last), settings.beam, self._only_end, change)
         return self._placed(*_candidates(log_p, ids, self.live, settings.beam))
 
     def _best_of_groups(
@@ -149,7 +146,7 @@ class _Beams:
         for group in (slice(number, None, groups) for number in range(groups)):
             part, cost = self.of(group), settings.diversity * said
             change = unlike(cost, forbidden(constraint, part.tokens, part.sentence))
-            log_p, ids = _likeliest(rows[group].flatten(0, 1), settings.width, part.only_end, change)
+            log_p, ids = _likeliest(rows[group].flatten(0, 1), settings.width, part._only_end, change)
             values, ids, parents = _candidates(log_p, ids, part.live, settings.width)
             free = (part.tokens.shape[2] >= part.limit)[:, None]  # at the limit, EOS costs nothing
             values, ids, parents = part._placed(values + cost.gather(1, ids).masked_fill(free, 0), ids, parents)
@@ -159,7 +156,7 @@ class _Beams:
         return values, ids, parents
 
     @property
-    def only_end(self) -> Tensor:
+    def _only_end(self) -> Tensor:
         """[R]: where nothing but EOS may follow."""
         return (self.tokens.shape[2] >= self.limit).repeat_interleave(self.live.shape[1])
 
@@ -190,45 +187,6 @@ class _Beams:
         )
 
 
-class Search:
-    """The search for some sentences that begin together, a step at a time."""
-
-    def __init__(
-        self,
-        limits: Sequence[int],
-        settings: Settings,
-        device: torch.device | str = "cpu",
-        constraint: Constraint | None = None,
-        first: int = 0,
-    ) -> None:
-        """As in `beam_search`; the constraint knows the sentences by number, from `first` on."""
-        self._settings, self._constraint = settings, constraint
-        self._beams = _Beams.begin(limits, settings, device, first)
-        self.last = torch.full((len(self._beams.sentence),), BOS, device=device)
-        """[R]: the last token of each hypothesis; EOS where it has ended or a place is empty."""
-
-    @property
-    def only_end(self) -> Tensor:
-        """[R]: where nothing but EOS may follow."""
-        return self._beams.only_end
-
-    def advance(self, steps: Steps) -> tuple[Tensor, Tensor | None, list[tuple[int, list[Hypothesis]]]]:
-        """One token further: the rows [R'] it goes on with, the sentences [N'] if it does so with fewer, and what of
-        these has been found, by their numbers."""
-        settings = self._settings
-        count = max(settings.beam, settings.n_best) if settings.others else settings.n_best
-        rows = self._beams.grow(steps, self.last, settings, self._constraint)
-        done = self._beams.done(settings)
-        going_on, found = None, []
-        if bool(done.any()):
-            ended = self._beams.of(done)
-            found = list(zip(ended.sentence.tolist(), ended.finished.best(count), strict=True))
-            going_on = (~done).nonzero()[:, 0]
-            self._beams, rows = self._beams.of(going_on), rows[going_on]
-        self.last = self._beams.last
-        return rows.flatten(), going_on, found
-
-
 @torch.inference_mode()
 def beam_search(
     steps: Steps,
@@ -249,17 +207,23 @@ def beam_search(
     if settings.coverage_penalty:
         steps = Coverage(cast(Attentive, steps))
     results: list[list[Hypothesis]] = [[] for _ in limits]
-    search = Search(limits, settings, device, constraint)
-    while len(search.last):
-        rows, going_on, found = search.advance(steps)
-        for sentence, best in found:
-            results[sentence] += best
-        if going_on is not None or settings.beam > 1:
-            steps.select(rows, going_on)
-    if settings.groups == 1:
-        return results
     count = max(settings.beam, settings.n_best) if settings.others else settings.n_best
-    return [best_of(found, count) for found in results]
+    beams = _Beams.begin(limits, settings, device)
+    last = torch.full((len(beams.sentence),), BOS, device=device)
+    while len(beams.sentence):
+        rows = beams.grow(steps, last, settings, constraint)
+        done = beams.done(settings)
+        going_on = None
+        if bool(done.any()):
+            found = beams.of(done)
+            for sentence, best in zip(found.sentence.tolist(), found.finished.best(count), strict=True):
+                results[sentence] += best
+            going_on = (~done).nonzero()[:, 0]
+            beams, rows = beams.of(going_on), rows[going_on]
+        last = beams.last
+        if going_on is not None or settings.beam > 1:
+            steps.select(rows.flatten(), going_on)
+    return results if settings.groups == 1 else [best_of(found, count) for found in results]
 
 
 def _likeliest(logits: Tensor, most: int, only_end: Tensor, change: Change | None) -> tuple[Tensor, Tensor]:

@@ -36,14 +36,6 @@ class Ranking(Steps, Protocol):
         ...
 
 
-class Joining(Ranking, Protocol):
-    """Steps of sentences that need not all begin together."""
-
-    def join(self, count: int) -> None:
-        """Begins with the next so many; each has one hypothesis, empty, whose row is behind all others."""
-        ...
-
-
 class Attentive(Steps, Protocol):
     """`Steps` that also tell what they looked at, as the coverage penalty asks for."""
 

@@ -24,23 +24,15 @@ class Window(Generic[Item, Found]):
     """Items that came together, in batches of about equal size; and what is known of each so far."""
 
     def __init__(
-        self,
-        items: Sequence[Item],
-        sizes: Sequence[int],
-        blank: Found,
-        most: int,
-        lines: int | None = None,
-        share: int | None = None,
+        self, items: Sequence[Item], sizes: Sequence[int], blank: Found, most: int, lines: int | None = None
     ) -> None:
         """`sizes` are tokens. For an item without any `blank` is found; the others make batches of at most `most`.
 
-        The items are so many `lines`, or pieces of these. Where a batch is searched in turns, `most` items at once, it
-        has up to `share` items, of all lengths but very long ones.
+        The items are so many `lines`, or pieces of these.
         """
         self._items = items
         order = sorted((i for i, size in enumerate(sizes) if size), key=lambda i: sizes[i])
-        short = [i for i in order if sizes[i] <= LONG] if share and share > most else []
-        batches = [*dealt(short, share or most), *cut(order[len(short) :], sizes, most)]
+        batches = list(cut(order, sizes, most))
         # The longest go first, so that at the end no worker is long at work alone. Where all are blank there is an
         # empty batch nevertheless: the turn of its window.
         self._places = batches[::-1] or [[]]
@@ -77,12 +69,6 @@ def cut(order: Sequence[int], lengths: Sequence[int], size: int) -> Iterator[lis
         batch.append(i)
     if batch:
         yield batch
-
-
-def dealt(order: Sequence[int], size: int) -> list[list[int]]:
-    """The lines of `order`, sorted by length, in batches of about equal work and at most `size`, longest first."""
-    count = -(-len(order) // size)
-    return [list(order[number::count])[::-1] for number in range(count)]
 
 
 def windows(lines: Iterable[str], size: int) -> Iterator[list[str]]:

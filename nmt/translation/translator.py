@@ -34,7 +34,6 @@ from nmt.search import (
     Settings,
     Steps,
     beam_search,
-    continuous_search,
     sample,
     together,
 )
@@ -113,6 +112,7 @@ class Translator:
         self.precision = precision
         self._warn = warn
         self._longest = longest
+        self._engines: list[Callable[[torch.Tensor, Cut], Steps]] = []
         self._language = language
         self._again: Callable[[], Translator] | None = None  # how another process gets the same one
 
@@ -270,9 +270,7 @@ class Translator:
             begun = [ids for split, ids in zip(parts, forced, strict=True) for _ in split.texts]
             items = self._sources([text for split in parts for text in split.texts], how.tag, begun)
             size = hands.each(len(items), how.lines)
-            share = hands.share(len(items), how.lines) if self._in_turns(how) else None
-            sizes = [len(item.tokens) for item in items]
-            yield Window(items, sizes, [Translation("", 0.0)], size, len(window), share)
+            yield Window(items, [len(item.tokens) for item in items], [Translation("", 0.0)], size, len(window))
         if starts is not None and next(starts, None) is not None:
             raise DataError(f"there are more prefixes than the {number - 1} lines: give one for each line")
 
@@ -372,17 +370,16 @@ class Translator:
         stream, lengths = pack_sources([source.tokens for source in batch])
         wanted = (max(choices.limit(len(source.tokens)), len(source.forced)) for source in batch)
         limits = [min(limit, self._longest_output) for limit in wanted]
-        settings = _settings(choices, how.n_best, others=how.mends)
         with self.computing():
             cut, tokens = Cut.of(lengths, self.device), torch.from_numpy(stream).to(self.device)
-            if self._in_turns(how):
-                [engine] = filter(None, self._engines)
-                found = continuous_search(engine.wait(tokens, cut), limits, settings, how.lines, constraint)
-            elif sampling:
+            watching = choices.coverage_penalty and not sampling  # of the engines only the plain one can
+            starts = [partial(WatchedDecoding, model) for model in self.models] if watching else self._starts()
+            steps = Ensemble.of([start(tokens, cut) for start in starts])
+            if sampling:
                 keys = [_key(sampling.seed, source.tokens) for source in batch]
-                found = sample(self._steps(tokens, cut), limits, sampling, keys, how.n_best, self.device, constraint)
+                found = sample(steps, limits, sampling, keys, how.n_best, self.device, constraint)
             else:
-                steps = self._steps(tokens, cut, watched=choices.coverage_penalty > 0)
+                settings = _settings(choices, how.n_best, others=how.mends)
                 found = beam_search(steps, limits, settings, self.device, constraint)
         asked = [hypotheses[: how.n_best] for hypotheses in found]
         texts = iter(self.tokenizers.target.decode([h.ids for hypotheses in asked for h in hypotheses]))
@@ -415,30 +412,18 @@ class Translator:
             links = iter(align(self.models[0], self.tokenizers, pairs, self.device, len(lines)))
         return [[best._replace(alignment=_without(tags, next(links))) for best in several] for several in found]
 
-    def _in_turns(self, how: _How) -> bool:
-        """Whether lines can come in as others end: where there is one model, with an engine, and a plain beam."""
-        plain = how.choices.groups == 1 and not how.choices.coverage_penalty and how.sampling is None
-        return plain and len(self.models) == 1 and not self._why_plain(self.models[0])
+    def _starts(self) -> list[Callable[[torch.Tensor, Cut], Steps]]:
+        """What begins the decoding of sentences, for each model: an engine, or where there is none for it, the plain.
 
-    def _steps(self, source: torch.Tensor, cut: Cut, watched: bool = False) -> Steps:
-        """The steps of sentences that begin together; `watched`, by the plain model, as only that one can be."""
-        if watched:
-            return Ensemble.of([WatchedDecoding(model, source, cut) for model in self.models])
-        pairs = zip(self.models, self._engines, strict=True)
-        return Ensemble.of(
-            [engine.start(source, cut) if engine else Decoding(model, source, cut) for model, engine in pairs]
-        )
-
-    @cached_property
-    def _engines(self) -> list[Engine | None]:
-        """The engine of each model, if it can have one, made when they are first asked for."""
-        for why in filter(None, map(self._why_plain, self.models)):
-            if self.precision == torch.int8:
-                self._warn(f"this model is translated with in fp32, for int8 cannot have {why}")
-        return [None if self._why_plain(model) else Engine(model, self.precision) for model in self.models]
-
-    def _why_plain(self, model: Transformer) -> str | None:
-        return why_plain(model.config) if self.device.type == "cpu" else "a GPU"
+        They are made when they are first asked for; weights that change later are not seen.
+        """
+        if not self._engines:
+            for model in self.models:
+                why = why_plain(model.config) if self.device.type == "cpu" else "a GPU"
+                if why and self.precision == torch.int8:
+                    self._warn(f"this model is translated with in fp32, for int8 cannot have {why}")
+                self._engines.append(partial(Decoding, model) if why else Engine(model, self.precision).start)
+        return self._engines
 
     def computing(self) -> torch.autocast:
         """The block in which the model computes in the precision of this translator; in fp32 for int8."""

@@ -11,7 +11,6 @@ from nmt.processes import Work, affordable, cores, working, working_here_first
 from nmt.translation.batching import Batch, Flow
 
 WORTH = 10.0  # seconds of work, done or known to be waiting, from which on workers make up for what starting them costs
-TURNS = 8  # batches that are searched in turns as one: the more, the fewer ends; but nothing of them is seen before
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
@@ -40,10 +39,6 @@ class Hands:
     def each(self, lines: int, most: int) -> int:
         """The size of batches for so many lines: `most`, or fewer so that every worker has something to do."""
         return min(most, -(-lines // self.workers)) if self._started else most
-
-    def share(self, lines: int, most: int) -> int:
-        """The same for batches that are searched in turns, `most` at once; one turn until it is known what to do."""
-        return self.each(lines, TURNS * most if self._started or self.workers == 1 else most)
 
     @contextmanager
     def at_work(
