@@ -13,7 +13,7 @@ class NmtError(Exception):
         ├── ModelError        a model folder that is incomplete, cut short or of another make
         ├── CheckpointError   a checkpoint that cannot be read or belongs to another recipe
         ├── TrainingError     numbers that training could not keep finite
-        │   └── LostError     another process of the training is gone
+        ├── LostError         another process of the same training that is gone
         ├── DeviceError       a device that is not there or cannot do what is asked
         ├── DownloadError     a file that cannot be fetched, or is not what it must be
         └── OutputError       a file that cannot be written: disk full, no permission, no such folder
@@ -40,7 +40,7 @@ class TrainingError(NmtError):
     """A training whose loss, gradients or weights stop being finite, again and again."""
 
 
-class LostError(TrainingError):
+class LostError(NmtError):
     """Another process of the same training is gone, and what the engine began with it is never done."""
 
 

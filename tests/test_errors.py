@@ -9,6 +9,7 @@ MENDABLE = [
     "DataError",
     "DeviceError",
     "DownloadError",
+    "LostError",
     "ModelError",
     "OutputError",
     "RecipeError",

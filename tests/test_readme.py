@@ -250,8 +250,8 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 
 def test_every_page_of_docs_is_linked_to_from_readme() -> None:
-    reached = set(re.findall(r"\]\((docs/\w+\.md)", README)) | {
-        f"docs/{name}" for name in re.findall(r"\]\((\w+\.md)", (ROOT / "docs" / "paper.md").read_text("utf-8"))
+    reached = set(re.findall(r"\]\((docs/[\w-]+\.md)", README)) | {
+        f"docs/{name}" for name in re.findall(r"\]\(([\w-]+\.md)", (ROOT / "docs" / "paper.md").read_text("utf-8"))
     }
     assert {path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md")} <= reached
 
