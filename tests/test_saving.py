@@ -13,7 +13,7 @@ from commands import Shell, half_written
 from safetensors.torch import load_file, save
 
 from nmt import recipe as recipes
-from nmt.errors import OutputError, TrainingError
+from nmt.errors import LostError, OutputError
 from nmt.model.folder import write_weights
 from nmt.training import checkpoint, train
 from nmt.training.health import Fault
@@ -102,12 +102,12 @@ def test_whatever_ends_training_the_checkpoint_under_way_becomes_whole_first(
 
     def lost(self: Training, *given: Any) -> bool:
         if self.state.step == 11:
-            raise TrainingError("the others are gone")
+            raise LostError("the others are gone")
         return advance(self, *given)
 
     monkeypatch.setattr(checkpoint, "save", slowly)
     monkeypatch.setattr(Training, "_advance", lost)
-    with pytest.raises(TrainingError, match="the others are gone"):
+    with pytest.raises(LostError, match="the others are gone"):
         train(recipes.load("recipe.yaml"), "cpu")
     assert (here / "run/checkpoints/step-00000010/state.json").exists()
     assert half_written(here) == []
