@@ -62,9 +62,10 @@ class Int8:
         """weight [O, I], bias [O], in fp32."""
         self._bias = bias
         self._scale = weight.abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny) / 127
-        steps = (weight / self._scale[:, None]).round_().to(torch.int8)
+        steps = (weight / self._scale[:, None]).round_().to(torch.int8).contiguous()
         self._weight = torch.ops.onednn.qlinear_prepack(steps, None)
         self._zero = torch.zeros(len(weight), dtype=torch.int64)
+        # A second copy, row by row: what oneDNN has packed, only oneDNN can read.
         self._few = (steps, steps.sum(1, dtype=torch.int32), self._scale) if kernels().few else None
 
     def __call__(self, x: Rows) -> Product:
