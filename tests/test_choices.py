@@ -330,7 +330,7 @@ def test_to_stop_early_changes_nothing(
         return found, script.steps
 
     early = [searched(seed) for seed in range(40)]
-    monkeypatch.setattr("nmt.search.beam._Beams.done", lambda beams, settings: beams.tokens.shape[2] > beams.limit)
+    monkeypatch.setattr("nmt.search.beam.Beams.done", lambda beams, settings: beams.tokens.shape[2] > beams.limit)
     late = [searched(seed) for seed in range(40)]
     assert [ids_of(found) for found, _ in early] == [ids_of(found) for found, _ in late]
     assert sum(steps for _, steps in early) < sum(steps for _, steps in late) == 40 * 11

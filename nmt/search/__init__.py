@@ -5,6 +5,7 @@ from nmt.search.constraints import Judge, Judged, MinLength, NoRepeat, together
 from nmt.search.coverage import log_coverage
 from nmt.search.ensemble import Ensemble
 from nmt.search.sampling import Sampling, sample
+from nmt.search.static import StaticSearch
 from nmt.search.steps import Attentive, Constraint, Hypothesis, Steps
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "NoRepeat",
     "Sampling",
     "Settings",
+    "StaticSearch",
     "Steps",
     "beam_search",
     "log_coverage",

@@ -48,23 +48,23 @@ class Settings:
 
 
 @dataclass
-class _Finished:
+class Finished:
     """The F best finished hypotheses of each sentence, best first; score -inf where there are fewer."""
 
     scores: Tensor  # [N, F]
     log_p: Tensor  # [N, F]
     tokens: Tensor  # [N, F, t], EOS from the end on
 
-    def add(self, scores: Tensor, log_p: Tensor, tokens: Tensor) -> "_Finished":
+    def add(self, scores: Tensor, log_p: Tensor, tokens: Tensor) -> "Finished":
         """With more hypotheses, [N, B] and [N, B, t], of which those scored -inf are none."""
         longer = functional.pad(self.tokens, (0, tokens.shape[2] - self.tokens.shape[2]), value=EOS)
         best, where = torch.cat([self.scores, scores], 1).topk(self.scores.shape[1], dim=1)
         log_p = torch.cat([self.log_p, log_p], 1).gather(1, where)
-        return _Finished(best, log_p, _take(torch.cat([longer, tokens], 1), where))
+        return Finished(best, log_p, take(torch.cat([longer, tokens], 1), where))
 
-    def of(self, sentences: Tensor | slice) -> "_Finished":
+    def of(self, sentences: Tensor | slice) -> "Finished":
         """Those of some sentences."""
-        return _Finished(self.scores[sentences], self.log_p[sentences], self.tokens[sentences])
+        return Finished(self.scores[sentences], self.log_p[sentences], self.tokens[sentences])
 
     def best(self, count: int) -> list[list[Hypothesis]]:
         """The best hypotheses of each sentence, on the host."""
@@ -78,7 +78,7 @@ class _Finished:
 
 
 @dataclass
-class _Beams:
+class Beams:
     """The sentences still searched. A hypothesis that ends leaves its place, so one place is greedy search."""
 
     sentence: Tensor  # [N], which of the input
@@ -86,10 +86,19 @@ class _Beams:
     places: Tensor  # [N], in the beam, for hypotheses that go on
     live: Tensor  # [N, B], log p; -inf where a place is empty
     tokens: Tensor  # [N, B, t]
-    finished: _Finished
+    finished: Finished
+
+    @property
+    def length(self) -> int | Tensor:
+        """t; or [N, 1], where sentences are not equally far."""
+        return self.tokens.shape[2]
+
+    def _extend(self, parents: Tensor, ids: Tensor) -> None:
+        """Goes on with these hypotheses [N, B], each with one more token [N, B]."""
+        self.tokens = torch.cat([take(self.tokens, parents), ids[:, :, None]], 2)
 
     @classmethod
-    def begin(cls, limits: Sequence[int], settings: Settings, device: torch.device | str) -> "_Beams":
+    def begin(cls, limits: Sequence[int], settings: Settings, device: torch.device | str) -> "Beams":
         """One empty hypothesis for each group of each sentence; the groups of a sentence lie side by side."""
         count, kept = len(limits) * settings.groups, max(settings.width, settings.n_best)
         none = torch.full((count, kept), -torch.inf, device=device)
@@ -99,7 +108,7 @@ class _Beams:
             torch.full((count,), settings.width, device=device),
             torch.zeros(count, 1, device=device),
             torch.empty(count, 1, 0, dtype=torch.long, device=device),
-            _Finished(none, none, torch.empty(count, kept, 0, dtype=torch.long, device=device)),
+            Finished(none, none, torch.empty(count, kept, 0, dtype=torch.long, device=device)),
         )
 
     @property
@@ -110,13 +119,12 @@ class _Beams:
     def grow(self, steps: Steps, last: Tensor, settings: Settings, constraint: Constraint | None = None) -> Tensor:
         """One token further than `last` [R]; gives the row [N, B] that each hypothesis continues."""
         count, rows = self.live.shape
-        length = self.tokens.shape[2] + 1
         if settings.groups > 1:
             values, ids, parents = self._best_of_groups(steps.step(last), settings, constraint)
         else:
             values, ids, parents = self._best(steps, last, settings, constraint)
-        self.tokens = torch.cat([_take(self.tokens, parents), ids[:, :, None]], 2)
-        scores = values / settings.penalty(length)
+        self._extend(parents, ids)
+        scores = values / settings.penalty(self.length)
         if isinstance(steps, Coverage):
             scores = scores + settings.coverage_penalty * steps.log().view(count, rows).gather(1, parents)
         scores = scores.masked_fill(ids != EOS, -torch.inf)
@@ -148,7 +156,7 @@ class _Beams:
             change = unlike(cost, forbidden(constraint, part.tokens, part.sentence))
             log_p, ids = _likeliest(rows[group].flatten(0, 1), settings.width, part._only_end, change)
             values, ids, parents = _candidates(log_p, ids, part.live, settings.width)
-            free = (part.tokens.shape[2] >= part.limit)[:, None]  # at the limit, EOS costs nothing
+            free = part.length >= part.limit[:, None]  # at the limit, EOS costs nothing
             values, ids, parents = part._placed(values + cost.gather(1, ids).masked_fill(free, 0), ids, parents)
             said.scatter_add_(1, ids, (values > -torch.inf).float())
             found.append((values, ids, parents))
@@ -158,7 +166,7 @@ class _Beams:
     @property
     def _only_end(self) -> Tensor:
         """[R]: where nothing but EOS may follow."""
-        return (self.tokens.shape[2] >= self.limit).repeat_interleave(self.live.shape[1])
+        return (self.length >= self.limit[:, None]).expand(self.live.shape).flatten()
 
     def _placed(self, values: Tensor, ids: Tensor, parents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Candidates [N, B], best first, of which those beyond the places that are left are none; none says EOS."""
@@ -175,16 +183,14 @@ class _Beams:
         """
         reach = self.live.max(1).values / settings.penalty(self.limit + 1.0)
         wanted = min(settings.n_best, settings.width) - 1
-        done = (self.finished.scores[:, wanted] >= reach) | (self.tokens.shape[2] > self.limit)
+        done = (self.finished.scores[:, wanted] >= reach) | (self.length > self.limit[:, None])[:, 0]
         if settings.groups > 1:
             done = done.view(-1, settings.groups).all(1).repeat_interleave(settings.groups)
         return done
 
-    def of(self, s: Tensor | slice) -> "_Beams":
+    def of(self, s: Tensor | slice) -> "Beams":
         """Some of the sentences."""
-        return _Beams(
-            self.sentence[s], self.limit[s], self.places[s], self.live[s], self.tokens[s], self.finished.of(s)
-        )
+        return Beams(self.sentence[s], self.limit[s], self.places[s], self.live[s], self.tokens[s], self.finished.of(s))
 
 
 @torch.inference_mode()
@@ -208,7 +214,7 @@ def beam_search(
         steps = Coverage(cast(Attentive, steps))
     results: list[list[Hypothesis]] = [[] for _ in limits]
     count = max(settings.beam, settings.n_best) if settings.others else settings.n_best
-    beams = _Beams.begin(limits, settings, device)
+    beams = Beams.begin(limits, settings, device)
     last = torch.full((len(beams.sentence),), BOS, device=device)
     while len(beams.sentence):
         rows = beams.grow(steps, last, settings, constraint)
@@ -246,7 +252,7 @@ def _candidates(log_p: Tensor, ids: Tensor, live: Tensor, beam: int) -> tuple[Te
     return best, ids.view(sentences, -1).gather(1, where), where // count
 
 
-def _take(x: Tensor, index: Tensor) -> Tensor:
+def take(x: Tensor, index: Tensor) -> Tensor:
     """Hypotheses [N, M, t] of x [N, B, t] by index [N, M]."""
     return x.gather(1, index[:, :, None].expand(-1, -1, x.shape[2]))
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from nmt.data.batches import pack_sources
-from nmt.errors import DataError, ModelError, NmtError
+from nmt.errors import DataError, DeviceError, ModelError, NmtError
 from nmt.model.cache import Decoding
 from nmt.model.device import pick_device, pick_precision
 from nmt.model.engine import Engine, why_plain
@@ -26,6 +26,7 @@ from nmt.recipe import Decode, Recipe, redecide
 from nmt.search import (
     Constraint,
     Ensemble,
+    Hypothesis,
     Judge,
     Judged,
     MinLength,
@@ -42,6 +43,7 @@ from nmt.translation.alignment import align
 from nmt.translation.batching import WINDOW, Batch, Flow, Window, cut, windows
 from nmt.translation.forcing import Forced, judge
 from nmt.translation.splitting import Split, Splitter, joined, told
+from nmt.translation.static import StaticSearches
 from nmt.translation.suspects import OnSuspect, Review, check, refused
 from nmt.translation.translation import Links, Translation
 from nmt.translation.workers import Hands
@@ -113,6 +115,8 @@ class Translator:
         self._warn = warn
         self._longest = longest
         self._engines: list[Callable[[torch.Tensor, Cut], Steps]] = []
+        self.static = device.type == "cuda"
+        """Whether searches are static (`nmt.search.static`) where they can be: quick, for much memory."""
         self._language = language
         self._again: Callable[[], Translator] | None = None  # how another process gets the same one
 
@@ -269,7 +273,7 @@ class Translator:
             number += len(window)
             begun = [ids for split, ids in zip(parts, forced, strict=True) for _ in split.texts]
             items = self._sources([text for split in parts for text in split.texts], how.tag, begun)
-            size = hands.each(len(items), how.lines)
+            size = hands.each(len(items), how.lines) * (WINDOW if self._static(how) else 1)
             yield Window(items, [len(item.tokens) for item in items], [Translation("", 0.0)], size, len(window))
         if starts is not None and next(starts, None) is not None:
             raise DataError(f"there are more prefixes than the {number - 1} lines: give one for each line")
@@ -363,13 +367,41 @@ class Translator:
     def _longest_output(self) -> int:
         return min(model.longest_output for model in self.models)
 
-    @torch.inference_mode()
     def _batch(self, batch: Batch[_Source], how: _How, review: Review | None) -> list[list[Translation]]:
+        sizes = [len(source.tokens) for source in batch]
+        wanted = (max(how.choices.limit(size), len(source.forced)) for size, source in zip(sizes, batch, strict=True))
+        limits = [min(limit, self._longest_output) for limit in wanted]
+        try:
+            found = self._found(batch, limits, how)
+        except torch.OutOfMemoryError:
+            raise DeviceError(
+                f"{self.device}: out of memory: lower --batch-size, now {how.choices.batch_size}"
+            ) from None
+        asked = [hypotheses[: how.n_best] for hypotheses in found]
+        texts = iter(self.tokenizers.target.decode([h.ids for hypotheses in asked for h in hypotheses]))
+        said = [[Translation(next(texts), h.score) for h in hypotheses] for hypotheses in asked]
+        if review is None:
+            return said
+        lines = [source.line for source in batch]
+        return [review.best(*each) for each in zip(lines, sizes, limits, found, said, strict=True)]
+
+    def _found(self, batch: Batch[_Source], limits: Sequence[int], how: _How) -> list[list[Hypothesis]]:
+        """What the search finds for each line, sorted by length, with outputs of at most so many tokens."""
+        searches, settings = self._static(how), _settings(how.choices, how.n_best, others=how.mends)
+        if searches and searches.take(settings, limits) and not any(source.forced for source in batch):
+            return searches(*pack_sources([source.tokens for source in batch]), limits, settings, how.lines)
+        sizes = [len(source.tokens) for source in batch]
+        found: list[list[Hypothesis]] = []
+        for part in cut(range(len(batch)), sizes, how.lines):
+            found += self._searched([batch[i] for i in part], [limits[i] for i in part], how)
+        return found
+
+    @torch.inference_mode()
+    def _searched(self, batch: Batch[_Source], limits: Sequence[int], how: _How) -> list[list[Hypothesis]]:
+        """The same, of all lines at once, step by step."""
         choices, sampling = how.choices, how.sampling
         constraint = self._constraint(batch, how)
         stream, lengths = pack_sources([source.tokens for source in batch])
-        wanted = (max(choices.limit(len(source.tokens)), len(source.forced)) for source in batch)
-        limits = [min(limit, self._longest_output) for limit in wanted]
         with self.computing():
             cut, tokens = Cut.of(lengths, self.device), torch.from_numpy(stream).to(self.device)
             watching = choices.coverage_penalty and not sampling  # of the engines only the plain one can
@@ -377,17 +409,21 @@ class Translator:
             steps = Ensemble.of([start(tokens, cut) for start in starts])
             if sampling:
                 keys = [_key(sampling.seed, source.tokens) for source in batch]
-                found = sample(steps, limits, sampling, keys, how.n_best, self.device, constraint)
-            else:
-                settings = _settings(choices, how.n_best, others=how.mends)
-                found = beam_search(steps, limits, settings, self.device, constraint)
-        asked = [hypotheses[: how.n_best] for hypotheses in found]
-        texts = iter(self.tokenizers.target.decode([h.ids for hypotheses in asked for h in hypotheses]))
-        said = [[Translation(next(texts), h.score) for h in hypotheses] for hypotheses in asked]
-        if review is None:
-            return said
-        lines, sizes = [source.line for source in batch], [len(source.tokens) for source in batch]
-        return [review.best(*each) for each in zip(lines, sizes, limits, found, said, strict=True)]
+                return sample(steps, limits, sampling, keys, how.n_best, self.device, constraint)
+            settings = _settings(choices, how.n_best, others=how.mends)
+            return beam_search(steps, limits, settings, self.device, constraint)
+
+    def _static(self, how: _How) -> StaticSearches | None:
+        """The searches that a GPU does by itself, where this model and what is asked for allow them."""
+        choices = how.choices
+        plain = how.sampling or how.constrain or choices.min_length or choices.no_repeat_ngram
+        if plain or not self.static or len(self.models) > 1 or why_plain(self.models[0].config):
+            return None
+        return self._searches
+
+    @cached_property
+    def _searches(self) -> StaticSearches:
+        return StaticSearches(self.models[0], self.precision)
 
     def _constraint(self, batch: Batch[_Source], how: _How) -> Constraint | None:
         """What may be said of these lines."""
