@@ -1,6 +1,7 @@
-"""How fast a model of the base size translates on this CPU: nmt and CTranslate2, same weights, same sentences.
+"""How fast a model of the base size translates: nmt and CTranslate2, same weights, same sentences.
 
     python benchmarks/decoding.py --model runs/multi30k-en-de/model --source test.en --reference test.de
+    python benchmarks/decoding.py --device cuda --batches 64,512,1024 --sentences 20000 --model …
 
 A small trained model is widened to the base size of the paper (6+6 layers, 512, 8 heads, 2,048), which changes nothing
 that it says (`benchmarks/widening.py`), so it stops by itself at the lengths of real text. CTranslate2 gets the same
@@ -8,6 +9,10 @@ weights from `nmt export`. Each engine has what processes and threads it is fast
 thread each, CTranslate2 one process with two workers of one thread each. All are loaded and warm before time is taken;
 they take turns, `--rounds` times, one at a time, and each figure is the median. Memory is the most that all processes
 of an engine held, BLEU is sacreBLEU's on all sentences. Latency is the median time of a sentence alone.
+
+On a GPU these are nmt with and without CUDA graphs, CTranslate2 in fp16 if its wheel can use the GPU, and Hugging
+Face's `generate` if transformers is there; whoever does not start is left out. Memory is then what PyTorch had of the
+GPU's, and unknown of CTranslate2.
 
 The last line is a JSON object of all figures. Ratios carry over to other machines, times do not.
 """
@@ -20,6 +25,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +44,7 @@ class Engine(NamedTuple):
     workers: int = 1
     threads: int = 1
     environment: tuple[tuple[str, str], ...] = ()
+    device: str = "cpu"
 
     @property
     def label(self) -> str:
@@ -53,6 +60,12 @@ ENGINES = (
     Engine("ctranslate2", "int8", workers=2),
     Engine("ctranslate2", "int8", workers=2, environment=AVX512),
     Engine("ctranslate2", "float32", workers=2),
+)
+ON_GPU = (
+    Engine("nmt", "bf16", device="cuda"),
+    Engine("nmt without graphs", "bf16", device="cuda"),
+    Engine("ctranslate2", "float16", device="cuda"),
+    Engine("transformers", "bf16", device="cuda"),
 )
 
 
@@ -74,7 +87,8 @@ def of_nmt(folder: Path, engine: Engine) -> Translate:
     from nmt.translation import Translator
 
     torch.set_num_threads(engine.threads)
-    translator = Translator.load(folder, "cpu", engine.precision)
+    translator = Translator.load(folder, engine.device, engine.precision)
+    translator.static = engine.device == "cuda" and engine.name == "nmt"
 
     def translate(lines: list[str], way: Way) -> tuple[list[str], int]:
         how: dict[str, Any] = {
@@ -96,7 +110,11 @@ def of_ctranslate2(folder: Path, engine: Engine) -> Translate:
     import sentencepiece
 
     translator = ctranslate2.Translator(
-        str(folder), "cpu", compute_type=engine.precision, inter_threads=engine.workers, intra_threads=engine.threads
+        str(folder),
+        engine.device,
+        compute_type=engine.precision,
+        inter_threads=engine.workers,
+        intra_threads=engine.threads,
     )
     pieces = sentencepiece.SentencePieceProcessor(str(next(folder.glob("*.model"))))
 
@@ -110,9 +128,23 @@ def of_ctranslate2(folder: Path, engine: Engine) -> Translate:
     return translate
 
 
+def of_transformers(folder: Path, engine: Engine) -> Translate:
+    """Translates by Hugging Face's `generate`."""
+    import torch
+
+    from as_marian import loaded, translate
+
+    precision = torch.bfloat16 if engine.precision == "bf16" else torch.float32
+    model, tokenizers = loaded(folder, engine.device, precision)
+    return lambda lines, way: translate(model, tokenizers, lines, way.beam, way.batch, PENALTY)
+
+
+MAKERS = {"ctranslate2": of_ctranslate2, "transformers": of_transformers}
+
+
 def serve(engine: Engine, folder: Path) -> None:
     """Answers requests from standard input, JSON lines, until it ends."""
-    translate = (of_nmt if engine.name == "nmt" else of_ctranslate2)(folder, engine)
+    translate = MAKERS.get(engine.name, of_nmt)(folder, engine)
     print("ready", flush=True)
     for request in map(json.loads, sys.stdin):
         lines, way = request["lines"], Way(*request["way"])
@@ -124,13 +156,21 @@ def serve(engine: Engine, folder: Path) -> None:
             found, count = translate(part, way)
             times.append(time.perf_counter() - begin)
             texts, tokens = texts + found, tokens + count
-        print(json.dumps({"times": times, "texts": texts, "tokens": tokens, "memory": most_memory()}), flush=True)
+        print(json.dumps({"times": times, "texts": texts, "tokens": tokens, "memory": most_memory(engine)}), flush=True)
 
 
-def most_memory() -> float:
-    """The most memory that this process ever held, in MB."""
+def most_memory(engine: Engine) -> float:
+    """The most memory that this process ever held, in MB: the GPU's, where it computes there."""
+    if engine.device == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_reserved() / 1e6 if engine.name != "ctranslate2" else float("nan")
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+class Absent(RuntimeError):
+    """An engine that this machine lacks."""
 
 
 class Running:
@@ -147,7 +187,7 @@ class Running:
         for process in self._processes:
             assert process.stdout
             if process.stdout.readline() != "ready\n":
-                raise RuntimeError(f"{engine.label} does not start")
+                raise Absent(f"{engine.label} does not start")
 
     def translate(self, lines: Sequence[str], way: Way) -> dict[str, Any]:
         """What became of these lines, and the seconds from asking for them to the last answer."""
@@ -192,7 +232,18 @@ def models(small: Path, out: Path) -> dict[str, Path]:
         save(ours, recipe, found.tokenizers, weights)
     if not theirs.exists():
         export(ours, theirs, watched=lambda batches, *_, **__: batches)
-    return {"nmt": ours, "ctranslate2": theirs}
+    return {engine.name: theirs if engine.name == "ctranslate2" else ours for engine in (*ENGINES, *ON_GPU)}
+
+
+def started(engines: Sequence[Engine], folders: dict[str, Path]) -> Iterator[Running]:
+    """These engines; on a GPU, those that start."""
+    for engine in engines:
+        try:
+            yield Running(engine, folders[engine.name])
+        except Absent as why:
+            if engine.device == "cpu":
+                raise
+            print(f"left out: {why}", flush=True)
 
 
 def measured(running: list[Running], lines: list[str], way: Way, rounds: int) -> dict[str, list[dict[str, Any]]]:
@@ -230,16 +281,16 @@ def table(found: dict[str, dict[str, float]]) -> Iterator[str]:
         yield f"| {label} | {rates} | {one['memory_mb']:,.0f} | {one['bleu']:.2f} |"
 
 
-def lines_of(path: Path) -> list[str]:
-    """The lines of a text, packed or not."""
+def lines_of(path: Path, count: int) -> list[str]:
+    """So many lines of a text, packed or not; from its beginning again where it has fewer."""
     from nmt.text import read_lines
 
-    return list(read_lines(path))
+    return list(islice(cycle(list(read_lines(path))), count))
 
 
 def main() -> int:
     """Measures, prints tables and the JSON object; gives the exit code."""
-    parser = argparse.ArgumentParser(description="How fast a model of the base size translates on this CPU.")
+    parser = argparse.ArgumentParser(description="How fast a model of the base size translates.")
     parser.add_argument("--model", type=Path, required=True, help="a small trained model folder, post-norm")
     parser.add_argument("--source", type=Path, help="sentences to translate")
     parser.add_argument("--reference", type=Path, help="their references")
@@ -249,15 +300,17 @@ def main() -> int:
     parser.add_argument("--batches", default="32,64,128", help="sentences at once, each tried; an engine's best counts")
     parser.add_argument("--beams", default="4,1", help="beams")
     parser.add_argument("--alone", type=int, default=50, help="of how many sentences the latency is taken")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where to translate")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.serve:
-        name, precision, processes, workers, threads, environment = json.loads(given.serve)
-        serve(Engine(name, precision, processes, workers, threads, tuple(environment)), given.model)
+        name, precision, processes, workers, threads, environment, device = json.loads(given.serve)
+        serve(Engine(name, precision, processes, workers, threads, tuple(environment), device), given.model)
         return 0
-    sources, references = (lines_of(path)[: given.sentences] for path in (given.source, given.reference))
+    sources, references = (lines_of(path, given.sentences) for path in (given.source, given.reference))
     folders = models(given.model, given.out)
-    running = [Running(engine, folders[engine.name]) for engine in ENGINES]
+    engines = ON_GPU if given.device == "cuda" else ENGINES
+    running = list(started(engines, folders))
     report: dict[str, Any] = {}
     for beam in map(int, given.beams.split(",")):
         for batch in map(int, given.batches.split(",")):
@@ -266,14 +319,20 @@ def main() -> int:
             found = {label: figures(each, references) for label, each in results.items()}
             report[f"beam {beam}, batch {batch}"] = found
             print(f"\nbeam {beam}, batches of {batch}\n", *table(found), sep="\n", flush=True)
-    report["latency"] = dict(latencies(folders, sources[: given.alone], given.rounds))
+    report["latency"] = dict(latencies([one.engine for one in running], folders, sources[: given.alone], given.rounds))
     print(json.dumps(report))
     return 0
 
 
-def latencies(folders: dict[str, Path], lines: list[str], rounds: int) -> Iterator[tuple[str, float]]:
-    """Of each engine alone in one process, with one thread and with two, milliseconds for a sentence by itself."""
-    alone = [engine._replace(processes=1, workers=1, threads=threads) for engine in ENGINES for threads in (1, 2)]
+def latencies(
+    engines: Sequence[Engine], folders: dict[str, Path], lines: list[str], rounds: int
+) -> Iterator[tuple[str, float]]:
+    """Of each engine alone in one process, on a CPU with one thread and with two, milliseconds for a sentence."""
+    alone = [
+        engine._replace(processes=1, workers=1, threads=threads)
+        for engine in engines
+        for threads in ((1, 2) if engine.device == "cpu" else (1,))
+    ]
     print("\na sentence alone, beam 4, milliseconds\n")
     for engine in alone:
         running = Running(engine, folders[engine.name])

@@ -11,6 +11,7 @@ from nmt.model.transformer import Transformer
 from nmt.recipe import Depths, Model
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+from as_marian import marian
 from widening import Widening
 
 SIZES = {"layers": Depths(encoder=2, decoder=1), "d_model": 16, "heads": 2, "d_ffn": 24, "dropout": 0.0}
@@ -35,3 +36,16 @@ def test_a_model_made_wider_and_deeper_says_what_it_said() -> None:
         ours, theirs = (one.logits(one(source, cuts[0], target, cuts[1])) for one in (model, wide))
     torch.testing.assert_close(theirs, ours, rtol=1e-3, atol=1e-3)
     assert ours.std() > 0.3
+
+
+def test_hugging_face_s_marian_with_its_weights_says_what_it_says() -> None:
+    torch.manual_seed(2)
+    model = Transformer(Model.model_validate({**SIZES, **LARGER}), 30, 30).eval()
+    for parameter in model.parameters():
+        parameter.data += 0.2 * torch.randn_like(parameter)
+    theirs = marian(model.config, {name: parameter.detach() for name, parameter in model.named_parameters()})
+    source, target = torch.randint(4, 30, (9,)), torch.randint(4, 30, (6,))
+    with torch.inference_mode():
+        ours = model.logits(model(source, Cut.of(np.array([9])), target, Cut.of(np.array([6]))))
+        found = theirs(input_ids=source[None], decoder_input_ids=target[None]).logits[0]
+    torch.testing.assert_close(found, ours, rtol=1e-3, atol=1e-3)
