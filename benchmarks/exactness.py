@@ -19,6 +19,7 @@ import argparse
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -100,6 +101,11 @@ class Run:
         return self.log.read_text("utf-8")
 
     @property
+    def updates(self) -> int:
+        """The last update that it has told of."""
+        return max(map(int, re.findall(r"^update +(\d+)", self.said, re.M)), default=0)
+
+    @property
     def saving(self) -> set[Path]:
         """The checkpoints that are being written, or were when it was killed."""
         return set((self.folder / "checkpoints").glob(".step-*.tmp"))
@@ -148,7 +154,7 @@ def valid_loss(recipe: Recipe) -> float:
 
 def kills(options: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
     """A row for each kill, and one for the end."""
-    often = TRAIN | {
+    often: dict[str, Any] = TRAIN | {
         "steps": 160,
         "batch_tokens": 512,
         "valid_every": 60,
@@ -157,23 +163,21 @@ def kills(options: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]
         "keep": 2,
     }
     recipe = make(options, folder / "alone", options.text, model=SMALL | {"dropout": 0.1}, train=often)
-    begun = time.monotonic()
     alone = finished(recipe)
-    taken = time.monotonic() - begun
     killed, draw = elsewhere(recipe, "killed"), random.Random(options.seed)
     for number in range(1, KILLS + 1):
         run = Run(killed)
-        if not run.wait_for(lambda run: "updates done" in run.said):
-            raise SystemExit("it ended before all kills: give it more updates")
         left = run.saving
-        time.sleep(draw.uniform(0, 1.5 * taken / KILLS))
+        update = int(often["steps"] * draw.uniform(number - 1, number) / KILLS)
+        if not run.wait_for(lambda run: run.updates >= update):  # noqa: B023 - it is asked at once
+            raise SystemExit("it ended before all kills")
+        time.sleep(draw.uniform(0, 0.1))
         if number % 2:  # into the next save; the others wherever it is
             run.wait_for(lambda run: bool(run.saving - left))  # noqa: B023 - it is asked at once
             time.sleep(draw.uniform(0, 0.03))
         codes, _ = run.end(signal.SIGKILL)
-        last = [line for line in run.said.splitlines() if line.startswith("update")][-1:] or [""]
         ok = codes == [-signal.SIGKILL]
-        yield {"kill": number, "after": last[0][:15].strip(), "in a save": bool(run.saving - left), "ok": ok}
+        yield {"kill": number, "after": f"update {run.updates}", "in a save": bool(run.saving - left), "ok": ok}
     end = finished(killed)
     same = all(
         (alone / file).read_bytes() == (end / file).read_bytes()
