@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from commands import Server, Shell
 
+from nmt.cli.app import patient
+
 ROOT = Path(__file__).parent.parent
 ODD = "a tab\there\nNUL\0inside\ncarriage\rreturn\nU+2028\u2028and\u2029more\x85\x0b\x0c\x1c\n"
 ONE_BY_ONE = ("--device", "cpu", "--precision", "fp32")
@@ -296,3 +298,23 @@ def _read(descriptor: int) -> bytes:
         return os.read(descriptor, 1 << 16)
     except OSError:  # on Linux, how a terminal says that nobody writes to it any more
         return b""
+
+
+@pytest.mark.parametrize("said", [{}, {"OMP_WAIT_POLICY": "active"}, {"GOMP_SPINCOUNT": "5"}])
+def test_idle_threads_sleep_soon_unless_the_user_says_how_they_wait(said: dict[str, str]):
+    environment = dict(said)
+    patient(environment)
+    assert environment == (said or {"GOMP_SPINCOUNT": "1000"})
+
+
+def test_the_command_says_so_before_torch_is_there(tmp_path: Path):
+    """libgomp reads it once, when it is loaded."""
+    code = (
+        "import sys, os; from nmt.cli import main; sys.argv = ['nmt', '--help']\ntry: main()\nexcept SystemExit: pass\n"
+    )
+    code += "assert 'torch' not in sys.modules; print(os.environ['GOMP_SPINCOUNT'], file=sys.stderr)"
+    free = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=free, cwd=Path(__file__).parent.parent
+    )
+    assert done.stderr == "1000\n"

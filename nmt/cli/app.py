@@ -4,6 +4,7 @@ import errno
 import os
 import signal
 import sys
+from collections.abc import MutableMapping
 from typing import Any, NoReturn
 
 import typer
@@ -61,7 +62,18 @@ def main() -> None:
         _leave("nmt: error: standard output is closed: name a file for it, or /dev/null", 2)
     sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")  # type: ignore[union-attr]
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    patient(os.environ)
     app()
+
+
+def patient(environment: MutableMapping[str, str]) -> None:
+    """Has idle threads of torch sleep soon, not wait busily, unless the user says how they are to wait.
+
+    On a machine with other work they would take the core from the very thread that they wait for. libgomp reads this
+    when torch is imported, which is later.
+    """
+    if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & environment.keys():
+        environment["GOMP_SPINCOUNT"] = "1000"
 
 
 def _leave(message: str, code: int) -> NoReturn:
