@@ -166,7 +166,7 @@ def test_a_row_varies_another_recipe_as_it_varies_the_papers(row: Row) -> None:
         ("C5", ["d_model = 256", "d_k = 64", "d_v = 64"]),
         ("D2", ["P_drop = 0.2"]),
         ("E", ["positions = learned"]),
-        ("big", ["d_model = 256", "d_ff = 512", "h = 8", "steps = 21,000"]),
+        ("big", ["d_model = 256", "d_ff = 512", "h = 8", "steps = 24,000"]),
     ],
 )
 def test_sizes_are_multiplied_and_rates_and_kinds_are_taken(name: str, told: list[str]) -> None:
