@@ -100,6 +100,24 @@ def test_more_translations_than_samples_are_refused(trained: Shell) -> None:
     assert said.endswith("--mbr 5 draws as many")
 
 
+@pytest.mark.parametrize(
+    ("drawing", "search"),
+    [("--mbr 4", "--beam 8"), ("--sample", "--length-penalty 0.6"), ("--sample", "--coverage-penalty 0.2"),
+     ("--sample", "--groups 2"), ("--mbr 4", "--diversity 1")],
+)  # fmt: skip
+def test_what_says_how_to_search_is_refused_where_translations_are_drawn(
+    trained: Shell, drawing: str, search: str
+) -> None:
+    said = trained.fails("translate", "run/model", *drawing.split(), *search.split(), stdin=text(["a"]))
+    assert said == f"{search.split()[0]} says how to search, and translations are drawn: leave it out"
+
+
+def test_what_bounds_an_output_holds_for_what_is_drawn_too(trained: Shell) -> None:
+    lines = sentences(trained, 4)
+    short = translated(trained, lines, "--sample", "--max-ratio", 0, "--max-extra", 2)
+    assert short != translated(trained, lines, "--sample")
+
+
 # ε-sampling
 
 

@@ -71,7 +71,7 @@ def backtranslate(
     from nmt import growing
 
     decode = given(**vars(search), batch_size=batch_size)
-    how = _how(model, others, decode, shard, sampling=drawing.sampling(), n_best=n_best, device=device,
+    how = _how(model, others, decode, shard, sampling=drawing.sampling(search), n_best=n_best, device=device,
                precision=precision, workers=workers, force=force)  # fmt: skip
     grown = growing.backtranslate(files or ["-"], output, how)
     print(grown.listing(how.recipe.data.train, tag), end="")
@@ -114,7 +114,7 @@ def distill(
     from nmt import recipe as recipes
 
     decode = given(**vars(search), batch_size=batch_size)
-    how = _how(teacher, others, decode, shard, sampling=drawing.sampling(), n_best=n_best, device=device,
+    how = _how(teacher, others, decode, shard, sampling=drawing.sampling(search), n_best=n_best, device=device,
                precision=precision, workers=workers, force=force)  # fmt: skip
     data = recipes.load(recipe).data if recipe else None
     print(growing.distill(files or [], output, how, data, closest).listing(), end="")

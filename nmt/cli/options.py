@@ -85,6 +85,9 @@ class Search:
     ] = None
 
 
+RANKING = ("beam", "length_penalty", "coverage_penalty", "groups", "diversity")  # what bounds an output is not here
+
+
 @dataclass(frozen=True)
 class Drawing:
     """How to draw translations instead; what is None is as it is in `Sampling`."""
@@ -100,13 +103,16 @@ class Drawing:
     ] = None
     seed: Annotated[int | None, _drawing("Another seed draws others. [1]")] = None
 
-    def sampling(self, mbr: bool = False) -> "Sampling | None":
-        """How to sample, if that is asked for. Raises `NmtError` for options that say how where it is not."""
+    def sampling(self, search: Search, mbr: bool = False) -> "Sampling | None":
+        """How to sample, if that is asked for. Raises `NmtError` for options of what is not done: this, or `search`."""
         how = given(**{name: value for name, value in vars(self).items() if name != "sample"})
         if not (self.sample or mbr):
             if how:
                 raise NmtError(f"--{next(iter(how)).replace('_', '-')} says how to sample: add --sample")
             return None
+        if idle := [name for name in RANKING if getattr(search, name) is not None]:
+            name = idle[0].replace("_", "-")
+            raise NmtError(f"--{name} says how to search, and translations are drawn: leave it out")
         from nmt.search import Sampling
 
         if mbr and not how.keys() & {"top_k", "top_p", "epsilon"}:

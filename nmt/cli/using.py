@@ -133,7 +133,7 @@ def translate(
     part, paths = sharing.part, files or ["-"]
     if mbr and n_best > mbr:
         raise NmtError(f"--n-best {n_best} is more than the {mbr} samples of a line: --mbr {n_best} draws as many")
-    how: dict[str, Any] = {"tag": tag, "alignments": alignments, "sampling": drawing.sampling(mbr is not None)}
+    how: dict[str, Any] = {"tag": tag, "alignments": alignments, "sampling": drawing.sampling(search, mbr is not None)}
     how["on_suspect"] = "off" if mbr else on_suspect
     lines = lines_of(paths)  # what is piped in is read while the model is
     translator = Translator.load(folder, device, precision, [model_of(other)[0] for other in others or ()])
