@@ -76,12 +76,14 @@ def stored(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def merged(model: nn.Module) -> dict[str, Tensor]:
-    """The weights of the model that computes the same, with what was added in them."""
-    found = {}
+    """The weights of the model that computes the same, with what was added in them, of which dropout drops nothing."""
+    found, training = {}, model.training
+    model.eval()
     for name, parameter in model.named_parameters():
         layer = name.removesuffix(_ORIGINAL)
         if layer != name:
             found[f"{layer}.weight"] = model.get_submodule(layer).weight.detach()  # type: ignore[operator]
         elif _ADDED not in name:
             found[name] = parameter.detach()
+    model.train(training)
     return found
