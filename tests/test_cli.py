@@ -206,6 +206,19 @@ def test_score_compares_systems_with_a_reference(trained: Shell, tmp_path: Path)
     assert "case:lc|eff:no|tok:none" in bleu[0]["signature"]
 
 
+@pytest.mark.parametrize(
+    "idle", ["--show 5", "--set train.steps=1", "--beam 9", "--workers 7", "--length-penalty 3", "--threads 2",
+             "--device cuda:9", "--precision fp32"]
+)  # fmt: skip
+def test_what_files_are_not_scored_by_is_refused(shell: Shell, idle: str):
+    said = shell.fails("score", "--reference", "test.de", *idle.split(), "test.de")
+    assert said == f"{idle.split()[0]}: nothing to do with --reference: leave it out"
+
+
+def test_a_system_is_compared_with_others_only(shell: Shell):
+    assert shell.fails("score", "--reference", "a", "b", "c", "b").startswith("b: given twice: a system is compared")
+
+
 def test_the_score_of_a_recipe_is_the_score_of_its_files(trained: Shell):
     whole = json.loads(trained("score", "recipe.yaml", "--json", *ONE_BY_ONE).out)["held"]["rows"]
     files = json.loads(trained("score", "--reference", "test.de", "run/translations/held.de", "--json").out)

@@ -180,7 +180,7 @@ def test_times_are_read_as_people_write_them(time: str, seconds: float) -> None:
     assert read(time) == seconds
 
 
-@pytest.mark.parametrize("time", ["", "7", "h", "3 h", "-1h", "1h-3m", "soon"])
+@pytest.mark.parametrize("time", ["", "7", "h", "3 h", "-1h", "1h-3m", "soon", "0s", "0h0m"])
 def test_what_is_no_time_is_told(time: str) -> None:
     from nmt.cli.options import seconds as read
 

@@ -105,6 +105,9 @@ def test_what_cannot_be_judged_is_told(trained: Shell, tmp_path: Path) -> None:
     assert "three has 3 lines but " in trained.fails(*given, "--source", tmp_path / "three", tmp_path / "two")
     assert "needs --source FILE" in trained.fails(*given, tmp_path / "two")
     assert "only once" in trained.fails(*given, "--source", "-", tmp_path / "two", tmp_path / "two")
+    for idle in ("--tokenize none", "--lowercase", "--show 2", "--beam 3", "--length-penalty 1", "--json"):
+        said = trained.fails(*given, "--source", tmp_path / "two", *idle.split(), tmp_path / "two")
+        assert said == f"{idle.split()[0]}: nothing to do with --model-score: leave it out"
     assert "go with --model-score" in trained.fails("score", "recipe.yaml", "--source", tmp_path / "two")
 
 

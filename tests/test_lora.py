@@ -140,9 +140,7 @@ def test_a_checkpoint_holds_what_was_added_and_the_base_stays_to_the_bit(
     assert differing == {name for name in aimed if name != "output.weight"}
 
 
-@pytest.mark.parametrize(
-    "changes", [(), ("train.ema=0.5",), ("train.precision=bf16",), ("train.lora.dropout=0.3",)]
-)
+@pytest.mark.parametrize("changes", [(), ("train.ema=0.5",), ("train.precision=bf16",), ("train.lora.dropout=0.3",)])
 def test_the_merged_model_is_the_adapted_one_and_translates_alike(
     changes: tuple[str, ...], text: Path, tuned: Callable[..., Recipe]
 ) -> None:

@@ -14,7 +14,7 @@ from nmt import recipe as recipes
 from nmt.data import prepare
 from nmt.data.batches import pack, split
 from nmt.data.shards import Shards
-from nmt.errors import CheckpointError, DataError, DeviceError
+from nmt.errors import CheckpointError, DataError, DeviceError, NmtError
 from nmt.model.folder import read_weights
 from nmt.recipe import Recipe
 from nmt.training import average, train
@@ -265,6 +265,18 @@ def test_a_small_language_is_learned_and_translated_exactly(text: Path, tmp_path
     sources, references = (Path(f"{text}.{language}").read_text("utf-8").splitlines() for language in ("en", "de"))
     right = sum(a == b for a, b in zip(translator.translate(sources), references, strict=True))
     assert right >= 0.95 * len(references)
+
+
+def test_what_is_averaged_is_chosen_in_one_way_and_too_few_are_told(
+    text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = prepared(text, tmp_path / "run", "train.steps=2")
+    for chosen in ({"last": 2, "best": 1}, {"best": 1, "named": [tmp_path]}, {"last": 1, "named": [tmp_path]}):
+        with pytest.raises(NmtError, match=r"--\w+ and --\w+: each says which checkpoints to average: give one"):
+            average(recipe, **chosen)  # type: ignore[arg-type]
+    train(recipe, "cpu")
+    average(recipe, last=7)
+    assert "the average of 1 checkpoints, for there are no more of the 7 asked for: " in capsys.readouterr().err
 
 
 def test_averaging_a_checkpoint_with_itself_changes_nothing(text: Path, tmp_path: Path) -> None:

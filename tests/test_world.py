@@ -164,6 +164,36 @@ def test_a_signal_to_one_process_ends_all_with_a_checkpoint(how: tuple[str, ...]
     assert f"stopped by SIGTERM with {int(saved[5:]):,} updates done and saved" in said[0]
 
 
+ANOTHER = """
+import os, sys
+from nmt.cli import main
+
+if os.environ["RANK"] == "1":
+    sys.argv += ["--set", "train.schedule.warmup=21"]
+main()
+"""
+
+
+def test_processes_that_do_not_begin_with_the_same_are_told_so(text: Path, tmp_path: Path) -> None:
+    codes, said = ended(start(2, prepared(text, tmp_path / "run"), program=("-c", ANOTHER)))
+    assert codes == [2, 2]
+    assert "nmt: error: process 1 has another recipe than process 0: all processes of a training" in said[0]
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
+
+
+def test_several_processes_are_not_given_one_gpu(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(NmtError, match="--device cuda:1: several processes would share this GPU: --device cuda gives"):
+        train(recipes.load(prepared(text, tmp_path / "run")), "cuda:1")
+
+
+def test_one_process_has_nobody_to_share_a_model_with_and_says_so(
+    text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(recipes.load(prepared(text, tmp_path / "run"), ["train.steps=2"]), "cpu", sharded=True)
+    assert ", the whole model, for --fsdp has only this process;" in capsys.readouterr().err
+
+
 def test_patience_ends_all_processes(text: Path, tmp_path: Path) -> None:
     changes = "train.patience=1", "train.steps=200", "train.valid_every=10", "train.schedule.scale=1e-9"
     codes, said = ended(start(2, prepared(text, tmp_path / "run", *changes)))

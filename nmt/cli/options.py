@@ -145,9 +145,11 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
 def seconds(text: str) -> float:
     """A time such as 1d12h, 7h30m, 90m or 45s. Raises `NmtError` for what is none."""
     units = {"d": 86400, "h": 3600, "m": 60, "s": 1}
-    if not re.fullmatch(r"(\d+(\.\d+)?[dhms])+", text):
+    parts = re.findall(r"([\d.]+)([dhms])", text) if re.fullmatch(r"(\d+(\.\d+)?[dhms])+", text) else []
+    total = sum(float(number) * units[unit] for number, unit in parts)
+    if not total:
         raise NmtError(f"--max-time must be a time such as 7h30m, 90m or 45s, found {text}")
-    return sum(float(number) * units[unit] for number, unit in re.findall(r"([\d.]+)([dhms])", text))
+    return total
 
 
 def model_of(path: Path) -> tuple[Path, dict[str, Any]]:

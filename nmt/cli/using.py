@@ -250,15 +250,21 @@ def score(
     translation, and a column for each file. `-` is standard input.
     """
     how, choices = {"tokenize": tokenize, "lowercase": lowercase}, given(beam=beam, length_penalty=length_penalty)
+    translating = {"--show": show, "--set": changes, "--beam": beam, "--workers": workers}
     if judging.model_score:
-        if reference or as_json or workers or judging.source is None:
-            raise NmtError("--model-score needs --source FILE, and goes with none of --reference, --json, --workers")
+        if judging.source is None:
+            raise NmtError("--model-score needs --source FILE")
+        comparing = {"--reference": reference, "--json": as_json, "--tokenize": tokenize, "--lowercase": lowercase}
+        penalty = {} if judging.normalise == "search" else {"--length-penalty": length_penalty}
+        _check_idle("--model-score", comparing | translating | penalty)
         hands(1, threads)
         _print_judged(judging, judging.source, hypotheses, choices, device, precision)
         return
     if judging != Judging():
         raise NmtError("--source, --normalise, --with, --tag and --batch-size go with --model-score MODEL")
     if reference:
+        computing = {"--threads": threads, "--device": device != "auto", "--precision": precision != "auto"}
+        _check_idle("--reference", translating | {"--length-penalty": length_penalty} | computing)
         scored: Scored = [("files", _score_files(reference, hypotheses, how), [])]
     elif len(hypotheses) > 1:
         raise NmtError("several files to score need --reference FILE; without it, name one recipe")
@@ -266,6 +272,12 @@ def score(
         choices |= hands(workers, threads)
         scored = _score_recipe(Path(hypotheses[0]), changes or [], how, show, choices, device, precision)
     _print_scored(scored, as_json, named=not reference)
+
+
+def _check_idle(mode: str, others: dict[str, Any]) -> None:
+    """Raises `NmtError` where one of these options is given: beside that of this mode they would do nothing."""
+    if idle := [option for option, value in others.items() if value]:
+        raise NmtError(f"{', '.join(idle)}: nothing to do with {mode}: leave it out")
 
 
 Scored = list[tuple[str, Any, list[dict[str, str]]]]
@@ -317,6 +329,8 @@ def _score_files(references: list[str], hypotheses: list[str], how: dict[str, An
 
     if (references + hypotheses).count("-") > 1:
         raise NmtError(ONCE)
+    if again := [name for number, name in enumerate(hypotheses) if name in hypotheses[:number]]:
+        raise NmtError(f"{again[0]}: given twice: a system is compared with others")
     systems = {name: list(read_lines(name)) for name in hypotheses}
     return score([list(read_lines(name)) for name in references], systems, **how)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from nmt.errors import CheckpointError
+from nmt.errors import CheckpointError, NmtError
 from nmt.model import folder
 from nmt.recipe import Layout, Recipe
 from nmt.text import Tokenizers
@@ -26,10 +26,13 @@ def average(
 
     Holds two sets of weights at a time; `report` is told which checkpoints they are. What `train.lora` has added to
     the weights of `train.init` is merged with them, so that the model is one like any other.
-    Raises `CheckpointError`, `ModelError`, `OutputError`.
+    Raises `CheckpointError`, `ModelError`, `OutputError`, and `NmtError` for more than one way to choose.
     """
     layout = Layout.of(recipe)
-    paths = list(named) or _chosen(recipe, last, best)
+    ways = {"--checkpoint": named, "--last": last, "--best": best}
+    if len(asked := [option for option, value in ways.items() if value]) > 1:
+        raise NmtError(f"{' and '.join(asked)}: each says which checkpoints to average: give one of them")
+    paths, wanted = (list(named), len(named)) if named else _chosen(recipe, last, best)
     if not paths:
         raise CheckpointError(f"{layout.checkpoints}: no checkpoint is there yet: run `nmt train` first")
     origin = checkpoint.Origin.of(recipe)
@@ -43,7 +46,8 @@ def average(
             mean[name].lerp_(tensor, 1 / count)  # what is the same in all stays so to the bit
     target = output or layout.model
     folder.save(target, recipe, tokenizers, mean)
-    report(f"the average of {len(paths)} checkpoints: {', '.join(map(str, paths))}")
+    fewer = f", for there are no more of the {wanted} asked for" if len(paths) < wanted else ""
+    report(f"the average of {len(paths)} checkpoints{fewer}: {', '.join(map(str, paths))}")
     return target
 
 
@@ -58,14 +62,15 @@ def _merging(recipe: Recipe, tokenizers: Tokenizers) -> Callable[[Path], dict[st
     return weights
 
 
-def _chosen(recipe: Recipe, last: int | None, best: int | None) -> list[Path]:
-    """The checkpoints that are averaged where none are named, in the order of their updates."""
+def _chosen(recipe: Recipe, last: int | None, best: int | None) -> tuple[list[Path], int]:
+    """The checkpoints that are averaged where none are named, in the order of their updates, and how many are asked."""
     layout, asked = Layout.of(recipe), recipe.average
     present = checkpoint.present(layout.checkpoints)
     count = best if best is not None else 0 if last else asked.best
     if not count:
-        return present[-(last or asked.last) :]
+        count = last or asked.last
+        return present[-count:], count
     found = checkpoint.best(present, history.scores(history.read(layout.metrics), recipe.train.best_by))[:count]
     if present and not found:
         raise CheckpointError(f"{layout.metrics}: says of no checkpoint that is there how good it is: average the last")
-    return sorted(found)
+    return sorted(found), count

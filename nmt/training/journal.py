@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import torch
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from nmt.errors import NmtError, OutputError
@@ -50,10 +50,10 @@ class Journal:
         self._console = Console(stderr=True, force_terminal=self._live, highlight=False, soft_wrap=True)
         columns = (
             TextColumn("[bold]training[/bold]"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            TextColumn("left"), TimeRemainingColumn(),
+            TextColumn("{task.fields[left]}"),  # rich's own knows nothing where an update takes longer than 30 s
         )  # fmt: skip
         self._progress = _Bar(*columns, console=self._console, disable=not self._live)
-        self._bar = self._progress.add_task("", total=self._steps)
+        self._bar = self._progress.add_task("", total=self._steps, left="")
         self._skips = state.health.skips
         _keep_first(self._skipped, self._skips)
         self._go_on_from(state.step)
@@ -187,7 +187,7 @@ class Journal:
 
     def _move(self, step: int) -> None:
         self._step = step
-        self._progress.update(self._bar, completed=step)
+        self._progress.update(self._bar, completed=step, left=self._left(step).strip())
 
     def _note(self, figures: dict[str, Any]) -> None:
         """One more line of `metrics.jsonl`."""

@@ -1,6 +1,7 @@
 """Training, from the prepared data to the last checkpoint; run again, it goes on where it stopped."""
 
 import math
+import os
 import signal
 import time
 from contextlib import nullcontext
@@ -56,11 +57,15 @@ def train(
         )
     if sharded and recipe.train.lora.rank:
         raise NmtError("--fsdp: not with train.lora, which keeps gradients and optimizer small: train without --fsdp")
+    if device.startswith("cuda:") and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1:
+        raise NmtError(f"--device {device}: several processes would share this GPU: --device cuda gives each its own")
+    begun = time.monotonic()
     where = pick_device(device)
     with repeatable(deterministic), joined(where) as world:
         training = Training(recipe, where, world, sharded)
         alone = alone_in(training.layout.checkpoints) if world.first else nullcontext()
-        with alone, Stopping(seconds) as stopping:
+        left = None if seconds is None else max(begun + seconds - time.monotonic(), 1e-3)  # to load took some of it
+        with alone, Stopping(left) as stopping:
             pace = Pace.of(training.learner, recipe) if world.first else None
             with Journal.of(training.layout, recipe, training.state, pace) as journal:
                 journal.begin(training.describe(), training.facts())
@@ -111,7 +116,7 @@ class Training:
         self._origin = Origin.of(recipe)
         self._tokenizers = tokenizers = Tokenizers.load(self.layout.data)
         model, self._new = finetuning.new_model(recipe, tokenizers)
-        self._sharded = sharded and world.size > 1
+        self._asked_to_share, self._sharded = sharded, sharded and world.size > 1
         if not self._sharded:
             model = model.to(device)
         precision = pick_precision(recipe.train.precision, device)
@@ -128,9 +133,21 @@ class Training:
         self.state = State()
         if self._found:
             self.state = checkpoint.restore(self._found, self.learner, recipe, self._origin)
+        self._check_alike()
         self._saved = self.state.step
         self._saving = Saving()
         self._ahead: Batch | None = None
+
+    def _check_alike(self) -> None:
+        """Raises `NmtError` where the processes of this training do not begin with the same."""
+        each = self.world.gather((self.state[:2], self._origin, self.recipe))
+        for rank, other in enumerate(each[1:], start=1):
+            kinds = ("checkpoint", "prepared data", "recipe")
+            if apart := [kind for kind, *two in zip(kinds, each[0], other, strict=True) if two[0] != two[1]]:
+                raise NmtError(
+                    f"process {rank} has another {' and '.join(apart)} than process 0: all processes of a training "
+                    "take the same recipe and --set, and see the same files"
+                )
 
     def run(self, journal: Journal, stopping: Stopping) -> None:
         """Does the updates that are left, or as many as it may before it is to stop; the last one is saved."""
@@ -152,6 +169,7 @@ class Training:
         threads = f", {torch.get_num_threads()} threads" if learner.device.type == "cpu" else ""
         share = ", a share of the model each" if self._sharded else ""
         others = f", {self.world.size} processes{share}" if self.world.size > 1 else ""
+        others += ", the whole model, for --fsdp has only this process" if self._asked_to_share and not share else ""
         start = "from the beginning"
         if self.recipe.train.init:
             start = finetuning.told(self.recipe.train.init, self._new)
