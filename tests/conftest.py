@@ -15,6 +15,7 @@ from commands import Server, Shell
 # and so does every `nmt` that a test starts, so nothing is imported for it here.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read once a process; tests of --deterministic need it
 
 SAMPLE = Path(__file__).parent.parent / "data" / "libreoffice"
 

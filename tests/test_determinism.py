@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nmt import recipe as recipes
 from nmt.data import prepare
+from nmt.errors import NmtError
 from nmt.model.folder import read_weights
 from nmt.recipe import Recipe
 from nmt.training import determinism, train
@@ -90,6 +91,17 @@ def test_cublas_is_given_a_workspace_of_its_own(
         monkeypatch.delenv(WORKSPACE)
     with repeatable():
         assert os.environ[WORKSPACE] == after
+
+
+def test_a_process_whose_cublas_may_have_begun_otherwise_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(WORKSPACE, "")
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    told = r"--deterministic: this process has used a GPU without CUBLAS_.*: begin a new"
+    with pytest.raises(NmtError, match=told), repeatable():
+        pass
+    monkeypatch.setenv(WORKSPACE, ":4096:8")
+    with repeatable():
+        pass
 
 
 def test_the_command_has_the_option_and_says_so(server: Server, text: Path, tmp_path: Path) -> None:

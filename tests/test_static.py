@@ -1,5 +1,7 @@
 """A static search finds what the plain one finds, whatever stands at its other places; one that is done stays."""
 
+import gc
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -21,6 +23,7 @@ from nmt.search import Hypothesis, Settings, beam_search
 from nmt.search.static import StaticSearch
 from nmt.search.steps import Ranking
 from nmt.translation import Translator
+from nmt.translation import translator as translator_module
 from nmt.translation.static import StaticSearches
 from tests.test_engine import sharp
 from tests.test_variants import VARIANTS, VOCABULARY, built, streams
@@ -179,11 +182,67 @@ def test_a_translator_says_the_same_with_static_searches(
     assert not asked
 
 
+def test_a_search_that_has_too_little_room_goes_before_the_next_one_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[weakref.ref[object]] = []
+    make = StaticDecoding.__init__
+
+    def made(*given: Any) -> None:
+        assert [each() for each in left] == [None] * len(left)  # and no collector was asked
+        make(*given)
+
+    monkeypatch.setattr(StaticDecoding, "__init__", made)
+    searches, settings = StaticSearches(sharp(built()), torch.float32), Settings(2)
+    gc.disable()
+    try:
+        for length in (3, 70, 140):
+            source = drawn(length)[0]
+            [[best]] = searches(source.numpy(), np.array([length]), [length + 5], settings, 4)
+            assert best == plainly(searches._engine.model, [source], [length + 5], settings)[0][0]._replace(
+                score=best.score, log_p=best.log_p
+            )
+            [kept] = searches._made.values()
+            left = [weakref.ref(each) for each in kept]
+            del kept
+    finally:
+        gc.enable()
+
+
+def test_after_an_error_in_its_midst_a_search_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    searches, settings, sources = StaticSearches(sharp(built()), torch.float32), Settings(2), drawn(5, 9, 2, 7, 6)
+    given = torch.cat(sources).numpy(), np.array([5, 9, 2, 7, 6]), [9] * 5, settings, 2
+    ended, times = StaticSearch._ended, iter(range(9))
+    monkeypatch.setattr(StaticSearch, "_ended", lambda search: ended(search) if next(times) else 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        searches(*given)
+    model, first = searches._engine.model, drawn(5)
+    same(searches(first[0].numpy(), np.array([5]), [4], settings, 2), plainly(model, first, [4], settings))
+    same(searches(*given), plainly(model, sources, [9] * 5, settings))
+
+
+def test_no_more_lines_are_aligned_at_once_than_a_batch_has(trained: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    align = translator_module.align
+
+    def told(model: Any, tokenizers: Any, pairs: Any, device: Any, size: int) -> Any:
+        sizes.append(size)
+        return align(model, tokenizers, pairs, device, size)
+
+    monkeypatch.setattr(translator_module, "align", told)
+    lines = (trained.folder / "test.en").read_text().splitlines()[:9]
+    plain, fast = (Translator.load(trained.folder / "run/model", "cpu", "fp32") for _ in range(2))
+    fast.static = True
+    ours, theirs = (list(one.stream(lines, alignments=True, batch_size=2)) for one in (fast, plain))
+    assert [best[0].alignment for best in ours] == [best[0].alignment for best in theirs]
+    assert max(sizes) == 2
+
+
 def test_too_little_memory_is_told_with_the_mend(trained: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise torch.OutOfMemoryError
 
     translator = Translator.load(trained.folder / "run/model", "cpu", "fp32")
-    monkeypatch.setattr(Translator, "_found", full)
-    with pytest.raises(DeviceError, match=r"out of memory: lower --batch-size"):
-        translator.translate(["one"])
+    for work in ("_found", "_aligned"):
+        monkeypatch.setattr(Translator, work, full)
+        with pytest.raises(DeviceError, match=r"out of memory: lower --batch-size, now 64"):
+            list(translator.stream(["one"], alignments=True))
+        monkeypatch.undo()

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from nmt import Translator
 from nmt import recipe as recipes
 from nmt.data import prepare
 from nmt.data.batches import pack, split
@@ -209,6 +210,23 @@ def test_out_of_memory_splits_the_chunks_and_changes_no_update(
         torch.testing.assert_close(final_weights(tight)[name], tensor, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("where", "mend"),
+    [((Learner, "apply"), r"train\.chunk_tokens, now 2048"),
+     ((Learner, "negative_log_likelihood"), r"train\.chunk_tokens, now 2048"),
+     ((Translator, "_found"), r"decode\.batch_size, now 64")],
+)  # fmt: skip
+def test_out_of_memory_elsewhere_is_told_with_the_mend(
+    where: tuple[Any, str], mend: str, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(*where, full)
+    with pytest.raises(DeviceError, match=f"cpu: out of memory.*: lower {mend}"):
+        train(prepared(text, tmp_path / "run", "train.chunk_tokens=auto"), "cpu")
+
+
 def test_a_device_too_small_for_one_pair_is_told(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = prepared(text, tmp_path / "run")
     SmallDevice(monkeypatch, sentences=0)
@@ -259,8 +277,6 @@ def test_a_small_language_is_learned_and_translated_exactly(text: Path, tmp_path
     slowly = ["train.schedule.warmup=100", "train.schedule.scale=0.5"]
     recipe = prepared(text, tmp_path / "run", "train.steps=300", "model.d_model=32", "model.dropout=0.0", *slowly)
     train(recipe, "cpu")
-    from nmt import Translator
-
     translator = Translator.load(average(recipe), "cpu")
     sources, references = (Path(f"{text}.{language}").read_text("utf-8").splitlines() for language in ("en", "de"))
     right = sum(a == b for a, b in zip(translator.translate(sources), references, strict=True))
@@ -409,8 +425,6 @@ def test_a_training_on_a_gpu_resumes_and_learns(text: Path, tmp_path: Path) -> N
     for steps in (150, 300):
         recipe = prepared(text, tmp_path / "run", *changes, f"train.steps={steps}")
         train(recipe, "cuda")
-    from nmt import Translator
-
     sources, references = (Path(f"{text}.{language}").read_text("utf-8").splitlines() for language in ("en", "de"))
     translations = Translator.load(average(recipe), "cuda").translate(sources)
     assert sum(a == b for a, b in zip(translations, references, strict=True)) >= 0.9 * len(references)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nmt.ids import EOS, NEVER
-from nmt.model.streams import Cut
+from nmt.model.streams import Cut, sent
 from nmt.model.transformer import Transformer
 from nmt.model.views import Rows
 
@@ -93,7 +93,7 @@ class StaticDecoding:
         """At these places [M] begins the translation of these sentences, of those that were given."""
         parts = [self._sentences[i] for i in sentences]
         cut = Cut.of(np.array([len(part) for part in parts]), self.engine.device)
-        stream = torch.from_numpy(np.concatenate(parts)).to(self.engine.device)
+        stream = sent(np.concatenate(parts), self.engine.device)
         model = self.engine.model
         grid = cut.grid(model.config.heads)
         with self.engine.computing():
@@ -123,8 +123,12 @@ class StaticDecoding:
                 work()
                 work()
             torch.cuda.current_stream().wait_stream(aside)
-            with torch.cuda.graph(graph, pool=self._pool):
+            # cuBLAS keeps what it works in for each stream. A graph must have its own, in the pool of this decoding:
+            # that of another would be gone with it (https://github.com/pytorch/pytorch/issues/193402).
+            torch._C._cuda_clearCublasWorkspaces()
+            with torch.cuda.graph(graph, pool=self._pool, stream=aside):
                 work()
+            torch._C._cuda_clearCublasWorkspaces()
         return partial(_replayed, graph, work)
 
 

@@ -30,7 +30,7 @@ class Cut:
         """The cut of sentences of these lengths [S], each at least 1, with its tensors on `device`."""
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         positions = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
-        return cls(lengths, _to(offsets.astype(np.int32), device), _to(positions, device))
+        return cls(lengths, sent(offsets.astype(np.int32), device), sent(positions, device))
 
     @property
     def sentences(self) -> int:
@@ -52,7 +52,7 @@ class Cut:
     @cached_property
     def filled(self) -> Tensor:
         """[S, L] bool: which cells of the padded grid hold a token."""
-        return _to(np.arange(self.longest) < self.lengths[:, None], self.offsets.device)
+        return sent(np.arange(self.longest) < self.lengths[:, None], self.offsets.device)
 
     def grid(self, heads: int) -> "Grid":
         """The padded grid with the heads taken apart; made once, used by every layer."""
@@ -89,7 +89,7 @@ class Grid:
         empty = np.flatnonzero(to_grid < 0)
         to_grid[empty] = 0
         device = cut.offsets.device
-        return cls(_to(to_grid, device), _to(to_stream, device), _to(empty, device), heads, cut.longest)
+        return cls(sent(to_grid, device), sent(to_stream, device), sent(empty, device), heads, cut.longest)
 
     def pad(self, x: Tensor) -> Tensor:
         """x [T, H, K] as [S·H, L, K], with zeros in the empty cells."""
@@ -136,5 +136,12 @@ class _Unpad(torch.autograd.Function):
         return ctx.grid.padded(grad), None
 
 
-def _to(array: NDArray[Any], device: torch.device | str) -> Tensor:
-    return torch.from_numpy(array).to(device, non_blocking=True)
+def sent(array: NDArray[Any], device: torch.device | str) -> Tensor:
+    """The array as a tensor on the device; nobody waits for the way to a GPU, for it goes from pinned memory.
+
+    On a CPU the memory is that of the array.
+    """
+    tensor = torch.from_numpy(array)
+    if torch.device(device).type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)

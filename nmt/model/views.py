@@ -18,7 +18,7 @@ from torch import Tensor
 
 from nmt.kernels import gradients
 from nmt.model.attention import DotProduct, View
-from nmt.model.streams import Cut
+from nmt.model.streams import Cut, sent
 from nmt.recipe import Model
 
 
@@ -118,7 +118,7 @@ class Banded:
         inside = block.clip(0, len(sentence) - 1)
         there = (block == inside) & (sentence[inside] == sentence[:, None])
         device = self.cut.offsets.device
-        return torch.from_numpy(inside).to(device), torch.from_numpy(there).to(device)
+        return sent(inside, device), sent(there, device)
 
     def _with_neighbours(self, x: Tensor, heads: int) -> Tensor:
         """[C·H, 2 or 3 W, K] for blocks [C·H, W, K]."""

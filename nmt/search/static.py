@@ -6,6 +6,7 @@ looks on every few steps. A place that is done, or was never taken, stays as it 
 Axes: N places, B beam, R = N·B rows, F finished hypotheses kept, t tokens that there is room for.
 """
 
+import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -131,7 +132,8 @@ class StaticSearch:
         if (room, source) not in self._ways:
             steps, done = self._steps.within(room, source), self._done.clone()
             self._done.fill_(True)  # so that it changes nothing
-            self._ways[room, source] = self._steps.captured(lambda: self._advance(steps, room))
+            me = weakref.proxy(self)  # or neither this nor its decoding, which is large, would go with the last use
+            self._ways[room, source] = self._steps.captured(lambda: me._advance(steps, room))
             self._done.copy_(done)
         return self._ways[room, source]
 

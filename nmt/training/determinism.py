@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from nmt.errors import NmtError
+
 _WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 _FIXED = (":4096:8", ":16:8")  # those with which cuBLAS is deterministic; the first is faster, for 24 MB
 FILLED = False  # new memory need not be filled: all of it is written before it is read, as a test shows
@@ -22,12 +24,18 @@ FILLED = False  # new memory need not be filled: all of it is written before it 
 def repeatable(wanted: bool = True) -> Iterator[None]:
     """In its block, PyTorch computes by what always gives the same bits, if that is wanted.
 
-    It must begin before the first matrix product on a GPU: cuBLAS reads its setting only then.
+    It must begin before the first matrix product on a GPU: cuBLAS reads its setting only then. Raises `NmtError` where
+    that may be too late.
     """
     if not wanted:
         yield
         return
     if os.environ.get(_WORKSPACE) not in _FIXED:
+        if torch.cuda.is_initialized():
+            raise NmtError(
+                f"--deterministic: this process has used a GPU without {_WORKSPACE}={_FIXED[0]} in its environment: "
+                "begin a new one"
+            )
         os.environ[_WORKSPACE] = _FIXED[0]
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     memory: Any = torch.utils.deterministic

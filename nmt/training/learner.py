@@ -14,7 +14,7 @@ from nmt.data.batches import Chunk, parts
 from nmt.errors import DeviceError
 from nmt.ids import BOS, EOS
 from nmt.model.dropout import seeded
-from nmt.model.streams import Cut
+from nmt.model.streams import Cut, sent
 from nmt.model.transformer import Transformer
 from nmt.recipe import Recipe
 from nmt.training.cores import Lanes, at_once, keep_memory
@@ -281,14 +281,11 @@ class Learner:
         passes = 2 if consistency else 1
         source_cut = Cut.of(np.tile(chunk.source_lengths, passes), self.device)
         target_cut = Cut.of(np.tile(chunk.target_lengths, passes), self.device)
-        source, fed = (self._to_device(np.tile(ids, passes)) for ids in (chunk.source, chunk.decoder_input))
-        said = self._to_device(chunk.labels)
+        source, fed = (sent(np.tile(ids, passes), self.device) for ids in (chunk.source, chunk.decoder_input))
+        said = sent(chunk.labels, self.device)
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
             states = model(source, source_cut, fed, target_cut)
             return cross_entropy(states, model.projection, said, smoothing, consistency)
-
-    def _to_device(self, ids: object) -> Tensor:
-        return torch.as_tensor(ids).to(self.device, non_blocking=True)
 
 
 def _seed(*numbers: int) -> int:

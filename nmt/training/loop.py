@@ -4,7 +4,8 @@ import math
 import os
 import signal
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from nmt.data.batches import Chunk, Cursor, Ids, Sampler, pack, split
 from nmt.data.mixing import Order, parts_of, told
 from nmt.data.segmentation import Segmenter
 from nmt.data.shards import Manifest, Shards
-from nmt.errors import NmtError
+from nmt.errors import DeviceError, NmtError
 from nmt.files import alone_in, make_folder
 from nmt.model.device import pick_device, pick_precision
 from nmt.model.folder import weights_of
@@ -152,7 +153,7 @@ class Training:
     def run(self, journal: Journal, stopping: Stopping) -> None:
         """Does the updates that are left, or as many as it may before it is to stop; the last one is saved."""
         self.learner.warn = journal.say
-        with self._saving:
+        with self._saving, self._memory_told():
             self._measure(journal, stopping)  # the run before may have been stopped in the midst of it
             while self.state.step < self.recipe.train.steps and self._advance(journal, stopping):
                 self._saving.check()
@@ -161,6 +162,17 @@ class Training:
                 self._measure(journal, stopping)
             if self._saved != self.state.step and self.learner.finite():
                 self._save(journal)
+
+    @contextmanager
+    def _memory_told(self) -> Iterator[None]:
+        """Says what to mend where memory does not suffice for what is beside the gradients of an update."""
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            raise DeviceError(
+                f"{self.learner.device}: out of memory beside an update's gradients: lower train.chunk_tokens, now "
+                f"{self._chunk_tokens}"
+            ) from None
 
     def describe(self) -> str:
         """What is about to happen, in a line."""

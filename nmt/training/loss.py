@@ -69,6 +69,7 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
                 grad_states[:, rows] = (grad @ weight).view_as(inputs[:, rows])
                 if grad_weight is not None:  # there is none of embeddings that stay as they are
                     _add_product(grad_weight, grad.t(), block)
+            del logits, grad  # before the next block has memory of its own
         ctx.save_for_backward(grad_states, grad_weight)
         smoothed, nll = sums.unbind()
         ctx.mark_non_differentiable(nll)

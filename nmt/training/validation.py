@@ -65,7 +65,7 @@ class Validation:
         translator = Translator.of(
             learner.measured, self._tokenizers, self._recipe, learner.device, learner.precision, _ignore
         )
-        translator.static = False  # the memory is training's
+        translator.static, translator.room = False, "decode.batch_size"  # the memory is training's
         sources = (source for source, _ in self._text)
         translations = translator.translate(sources, tag=tag_of(self._recipe.data.valid), on_suspect="off")
         references = [reference for _, reference in self._text]

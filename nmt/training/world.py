@@ -65,7 +65,7 @@ def joined(device: torch.device) -> Iterator[World]:
         yield World()
         return
     if device.type == "cuda":
-        torch.cuda.set_device(device)
+        torch.cuda.set_device(device.index or 0)  # the only one srun lets it see has no number
     with told():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:

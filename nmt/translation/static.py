@@ -40,17 +40,21 @@ class StaticSearches:
             places //= 2
         decoding, search = self._of(places, settings, min(room, self._engine.longest), width)
         decoding.give(source, lengths)
-        return search(limits, lengths.tolist())
+        try:
+            return search(limits, lengths.tolist())
+        except BaseException:  # it stands somewhere in the midst of these sentences
+            self._made.clear()
+            raise
 
     def _of(self, places: int, settings: Settings, room: int, width: int) -> tuple[StaticDecoding, StaticSearch]:
         """The search at so many places; one with more room takes the place of one with less."""
         key = places, settings
         if key in self._made:
-            decoding, _ = self._made[key]
+            decoding = self._made[key][0]
             if room <= decoding.room and width <= decoding.source:
                 return self._made[key]
             room, width = max(room, decoding.room), max(width, decoding.source)
-            del decoding, self._made[key]
+            del decoding, self._made[key]  # before the next, for there may be no memory for both
         decoding = StaticDecoding(self._engine, places, settings.beam, room, width)
         self._made[key] = decoding, StaticSearch(decoding, settings)
         return self._made[key]

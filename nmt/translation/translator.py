@@ -19,7 +19,7 @@ from nmt.model.cache import Decoding
 from nmt.model.device import pick_device, pick_precision
 from nmt.model.engine import Engine, why_plain
 from nmt.model.folder import load
-from nmt.model.streams import Cut
+from nmt.model.streams import Cut, sent
 from nmt.model.transformer import Transformer
 from nmt.model.watching import WatchedDecoding
 from nmt.recipe import Decode, Recipe, redecide
@@ -117,6 +117,8 @@ class Translator:
         self._engines: list[Callable[[torch.Tensor, Cut], Steps]] = []
         self.static = device.type == "cuda"
         """Whether searches are static (`nmt.search.static`) where they can be: quick, for much memory."""
+        self.room = "--batch-size"
+        """What is to be lowered where memory does not suffice."""
         self._language = language
         self._again: Callable[[], Translator] | None = None  # how another process gets the same one
 
@@ -303,9 +305,14 @@ class Translator:
         if not batch:
             return []
         review = self._review(how)
-        found = self._batch(batch, how, review)
-        if how.alignments:
-            found = self._aligned([source.line for source in batch], found, len(how.tag.split()))
+        try:
+            found = self._batch(batch, how, review)
+            if how.alignments:
+                found = self._aligned([source.line for source in batch], found, how)
+        except torch.OutOfMemoryError:
+            raise DeviceError(
+                f"{self.device}: out of memory: lower {self.room}, now {how.choices.batch_size}"
+            ) from None
         if review:  # what begins as it is told to stays whole
             lines = ["" if source.forced else source.line.removeprefix(how.tag).lstrip() for source in batch]
             found = review.apart(lines, found)
@@ -371,12 +378,7 @@ class Translator:
         sizes = [len(source.tokens) for source in batch]
         wanted = (max(how.choices.limit(size), len(source.forced)) for size, source in zip(sizes, batch, strict=True))
         limits = [min(limit, self._longest_output) for limit in wanted]
-        try:
-            found = self._found(batch, limits, how)
-        except torch.OutOfMemoryError:
-            raise DeviceError(
-                f"{self.device}: out of memory: lower --batch-size, now {how.choices.batch_size}"
-            ) from None
+        found = self._found(batch, limits, how)
         asked = [hypotheses[: how.n_best] for hypotheses in found]
         texts = iter(self.tokenizers.target.decode([h.ids for hypotheses in asked for h in hypotheses]))
         said = [[Translation(next(texts), h.score) for h in hypotheses] for hypotheses in asked]
@@ -403,7 +405,7 @@ class Translator:
         constraint = self._constraint(batch, how)
         stream, lengths = pack_sources([source.tokens for source in batch])
         with self.computing():
-            cut, tokens = Cut.of(lengths, self.device), torch.from_numpy(stream).to(self.device)
+            cut, tokens = Cut.of(lengths, self.device), sent(stream, self.device)
             watching = choices.coverage_penalty and not sampling  # of the engines only the plain one can
             starts = [partial(WatchedDecoding, model) for model in self.models] if watching else self._starts()
             steps = Ensemble.of([start(tokens, cut) for start in starts])
@@ -437,15 +439,13 @@ class Translator:
         return together(constraints, [source.forced for source in batch], self.device)
 
     def _aligned(
-        self, lines: Sequence[str], found: Sequence[Sequence[Translation]], tags: int
+        self, lines: Sequence[str], found: Sequence[Sequence[Translation]], how: _How
     ) -> list[list[Translation]]:
-        """The translations of these lines with their links; no more of them at once than there are lines.
-
-        The first words of each line are as many `tags`, which are not counted.
-        """
+        """The translations of these lines with their links; their first words are tags, which are not counted."""
         pairs = [(line, best.text) for line, several in zip(lines, found, strict=True) for best in several]
         with self.computing():
-            links = iter(align(self.models[0], self.tokenizers, pairs, self.device, len(lines)))
+            links = iter(align(self.models[0], self.tokenizers, pairs, self.device, how.lines))
+        tags = len(how.tag.split())
         return [[best._replace(alignment=_without(tags, next(links))) for best in several] for several in found]
 
     def _starts(self) -> list[Callable[[torch.Tensor, Cut], Steps]]:
