@@ -309,8 +309,15 @@ def test_positions_that_extend_go_on_beyond_any_length_that_was_prepared(positio
         ({}, None),
     ],
 )
-def test_what_keeps_a_model_from_the_fastest_kernel_is_told(choices: dict[str, object], why: str | None) -> None:
-    assert views.why_padded(Model.model_validate(choices)) == why
+def test_what_keeps_a_model_from_the_fastest_kernel_is_told(
+    choices: dict[str, object], why: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, gpu = Model.model_validate(choices), torch.device("cuda")
+    monkeypatch.setattr(views, "has_bf16", lambda device: True)
+    assert views.why_padded(model, gpu, torch.bfloat16) == why
+    assert views.why_padded(model, gpu, torch.float32) == "train.precision: fp32"
+    monkeypatch.setattr(views, "has_bf16", lambda device: False)
+    assert views.why_padded(model, gpu, torch.bfloat16) == "cuda, which is no GPU that multiplies bf16"
 
 
 @pytest.mark.gpu

@@ -17,6 +17,7 @@ class Published(NamedTuple):
 GPUS = {  # the first name that fits counts
     "B200": Published(2250, 1125, 75),
     "GH200": Published(989, 494, 67),
+    "H200 NVL": Published(835, 417, 60),
     "H200": Published(989, 494, 67),
     "H100 PCIe": Published(756, 378, 51),
     "H100 NVL": Published(835, 417, 60),

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from nmt.kernels import gradients
 from nmt.model.attention import DotProduct, View
+from nmt.model.device import has_bf16
 from nmt.model.streams import Cut, sent
 from nmt.recipe import Model
 
@@ -177,8 +178,12 @@ def _for_heads(mask: Tensor, heads: int, dtype: torch.dtype) -> Tensor:
     return mask if len(mask) == 1 else mask.repeat_interleave(heads, 0)
 
 
-def why_padded(config: Model) -> str | None:
-    """What in a model keeps training on a GPU from the variable-length kernel, in words; None where nothing does."""
+def why_padded(config: Model, device: torch.device, precision: torch.dtype) -> str | None:
+    """What keeps training from the variable-length kernel of GPUs, in words; None where nothing does."""
+    if device.type != "cuda" or not has_bf16(device):
+        return f"{device}, which is no GPU that multiplies bf16"
+    if precision != torch.bfloat16:
+        return "train.precision: fp32"
     if config.positions in ("alibi", "relative"):
         return f"model.positions: {config.positions}"
     if config.attention_dropout:
@@ -196,7 +201,7 @@ def _kernel_takes(core: DotProduct, q: Tensor, v: Tensor) -> bool:
     if not q.is_cuda or q.dtype != torch.bfloat16 or not core.bare:
         return False
     fits = width == v.shape[-1] and width % 8 == 0 and width <= 256
-    return fits and torch.cuda.get_device_capability(q.device) >= (8, 0)
+    return fits and has_bf16(q.device)
 
 
 def _varlen(q: Tensor, k: Tensor, v: Tensor, queries: Cut, keys: Cut, window: tuple[int, int]) -> Tensor:

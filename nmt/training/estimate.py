@@ -24,10 +24,10 @@ from nmt.model.transformer import Transformer
 from nmt.recipe import Depths, Recipe
 from nmt.training.cores import at_once
 from nmt.training.finetuning import restrict
+from nmt.training.fitting import chunk_tokens
 from nmt.training.learner import Learner
-from nmt.training.loop import chunk_tokens
 from nmt.training.lora import stored
-from nmt.training.loss import BLOCK_NUMBERS
+from nmt.training.loss import BLOCK_BYTES, BLOCK_NUMBERS
 from nmt.training.optimizer import kept_numbers
 from nmt.training.world import World
 
@@ -98,6 +98,7 @@ def estimate(recipe: Recipe, lengths: np.ndarray, pairs: int, device: str = "aut
     longest = _chunk(small[0], lengths, min(size, -(-recipe.train.batch_tokens // lanes)), -1)
     kept = [_kept(shape, longest, where, precision) for shape in small]
     whole = _restricted(recipe, torch.device("meta"))
+    block = BLOCK_BYTES[precision] * BLOCK_NUMBERS[where.type]
     state, copy = _state(recipe, whole)
     projection = 4 * recipe.model.d_model * (vocabulary_size(recipe) - words) if whole.projection.requires_grad else 0
     return Estimate(
@@ -105,7 +106,7 @@ def estimate(recipe: Recipe, lengths: np.ndarray, pairs: int, device: str = "aut
         learning=_learning(whole),
         state=state + 4 * (lanes - 1) * _learning(whole),
         copy=copy,
-        activations=lanes * (int(_of_all_layers(recipe, kept)) + projection + 4 * BLOCK_NUMBERS[where.type]),
+        activations=lanes * (int(_of_all_layers(recipe, kept)) + projection + block),
         chunk_tokens=size,
         update_seconds=_of_all_layers(recipe, seconds) * tokens / _tokens(typical) + step[0] * _learning(whole),
         updates=recipe.train.steps,

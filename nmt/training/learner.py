@@ -198,6 +198,20 @@ class Learner:
                 self.mean.update(step)
         return Update(sums.loss, sums.nll, sums.gradient_norm, sums.target_tokens, sums.source_tokens, rate)
 
+    def fits(self, chunk: Chunk, kept: int) -> bool:
+        """Whether the gradients of this chunk find room on the device beside so many bytes more; leaves none."""
+        self.model.train()
+        try:
+            room = torch.empty(kept, dtype=torch.uint8, device=self.device)
+        except torch.OutOfMemoryError:
+            return False
+        found = self._summed(0, {0: chunk}, chunk.target_tokens) is not None
+        self.forget()
+        del room
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return found
+
     def forget(self) -> None:
         """Leaves the gradients out, as if they had not been asked for."""
         self.optimizer.zero_grad()

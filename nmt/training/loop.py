@@ -1,6 +1,5 @@
 """Training, from the prepared data to the last checkpoint; run again, it goes on where it stopped."""
 
-import math
 import os
 import signal
 import time
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 
 from nmt.data import check_prepared
-from nmt.data.batches import Chunk, Cursor, Ids, Sampler, pack, split
+from nmt.data.batches import Cursor, Sampler, pack, split
 from nmt.data.mixing import Order, parts_of, told
 from nmt.data.segmentation import Segmenter
 from nmt.data.shards import Manifest, Shards
@@ -24,8 +23,10 @@ from nmt.model.views import why_padded
 from nmt.recipe import Layout, Recipe
 from nmt.text import Tokenizers
 from nmt.training import checkpoint, finetuning
+from nmt.training.ahead import DEPTH, Ahead, Batch
 from nmt.training.checkpoint import Origin, State
 from nmt.training.determinism import repeatable
+from nmt.training.fitting import chunk_tokens, fitting
 from nmt.training.health import IN_A_ROW, REWINDS, Fault, examine, hopeless
 from nmt.training.journal import Journal
 from nmt.training.learner import Learner, Sums
@@ -76,20 +77,6 @@ def train(
     return stopping.signal
 
 
-class Batch(NamedTuple):
-    """What update `step` is made of, when the data goes on from `begin`.
-
-    pairs: those of each chunk, by number. chunks: this process's own. tokens: source and target tokens of all chunks.
-    """
-
-    step: int
-    begin: Cursor
-    end: Cursor
-    pairs: list[Ids]
-    chunks: dict[int, Chunk]
-    tokens: tuple[int, int]
-
-
 class Tried(NamedTuple):
     """An update as far as it changes nothing: where the data goes on, what it sums up to, and what is wrong with it."""
 
@@ -128,16 +115,19 @@ class Training:
         self._chunk_tokens = chunk_tokens(recipe, device, precision, world)
         # as many chunks to all processes, and to all cores of a CPU
         self._multiple = world.size * len(self.learner.lanes) if recipe.train.chunk_tokens == "auto" else 1
-        self._validation = Validation(recipe, tokenizers, self._chunk_tokens)
         make_folder(self.layout.checkpoints)  # refused now rather than when an hour's work is to be saved
         self._found = checkpoint.last(self.layout.checkpoints)
         self.state = State()
         if self._found:
             self.state = checkpoint.restore(self._found, self.learner, recipe, self._origin)
         self._check_alike()
+        # A share of a model is computed by all together, and where one has no room for it they cannot try again.
+        if device.type == "cuda" and recipe.train.chunk_tokens == "auto" and not self._sharded:
+            self._chunk_tokens = fitting(recipe, self.learner, self._chunk_tokens, new=not self._found)
+        self._validation = Validation(recipe, tokenizers, self._chunk_tokens)
         self._saved = self.state.step
         self._saving = Saving()
-        self._ahead: Batch | None = None
+        self._ahead = Ahead(self._batch, DEPTH if device.type == "cuda" else 0)
 
     def _check_alike(self) -> None:
         """Raises `NmtError` where the processes of this training do not begin with the same."""
@@ -153,7 +143,7 @@ class Training:
     def run(self, journal: Journal, stopping: Stopping) -> None:
         """Does the updates that are left, or as many as it may before it is to stop; the last one is saved."""
         self.learner.warn = journal.say
-        with self._saving, self._memory_told():
+        with self._saving, self._ahead, self._memory_told():
             self._measure(journal, stopping)  # the run before may have been stopped in the midst of it
             while self.state.step < self.recipe.train.steps and self._advance(journal, stopping):
                 self._saving.check()
@@ -190,7 +180,8 @@ class Training:
         total, learning = learner.parameter_counts
         part = f"{learning / 1e6:.2f} of " if learning < total else ""
         same = ", deterministic" if torch.are_deterministic_algorithms_enabled() else ""
-        slow = why_padded(self.recipe.model) if (learner.device.type, kind) == ("cuda", "bf16") else None
+        on_gpu = learner.device.type == "cuda"
+        slow = why_padded(self.recipe.model, learner.device, learner.precision) if on_gpu else None
         return (
             f"{part}{total / 1e6:.1f} M parameters on {learner.device} in {kind}{threads}{others}{same}; "
             f"{start}, {step:,} of {self.recipe.train.steps:,} updates done"
@@ -263,13 +254,9 @@ class Training:
 
     def _try(self, step: int, leave: bool = False) -> Tried:
         """The gradients of an update and where the data goes on; or else what is wrong with it."""
-        begin = self.state.cursor
-        batch = self._ahead
-        if batch is None or batch[:2] != (step, begin):  # at the start, and after a rewind
-            batch = self._batch(step, begin)
+        batch = self._ahead.take(step, self.state.cursor)
         turns = -(-len(batch.pairs) // self.world.size)
         sums = self.learner.gradients(step, batch.chunks, batch.tokens, leave, turns)
-        self._ahead = self._batch(step + 1, batch.end)  # while a GPU is at work, which `finite` waits for
         if sums.finite:
             return Tried(batch.end, sums)
         fault = examine(self.learner, self._tokenizers, step, batch.chunks, batch.pairs, sums)
@@ -332,17 +319,3 @@ class Training:
 
     def _due(self, every: int) -> bool:
         return self.state.step % every == 0 or self.state.step == self.recipe.train.steps
-
-
-def chunk_tokens(recipe: Recipe, device: torch.device, precision: torch.dtype, world: World) -> int:
-    """Tokens a side to go through the model at once: what the recipe says, or else such that no process has none.
-
-    Short chunks hold sentences of like length, so little is padded where attention is (2048 trained a fifth faster than
-    4096 on two CPU cores); CUDA's kernel for bf16 does not pad, and fills with long ones.
-    """
-    if recipe.train.chunk_tokens != "auto":
-        return recipe.train.chunk_tokens
-    most = 32768 if precision == torch.bfloat16 and not why_padded(recipe.model) else 4096
-    alone = 2048 if device.type == "cpu" else most
-    # A little more than an equal share, for sides differ, and one chunk for each process is best.
-    return alone if world.size == 1 else min(alone, math.ceil(1.2 * recipe.train.batch_tokens / world.size))

@@ -11,6 +11,7 @@ from torch import Tensor
 from nmt.kernels import gradients
 
 BLOCK_NUMBERS = {"cpu": 1 << 22, "cuda": 1 << 28}  # logits held at once: 16 MB, which a CPU's cache holds; 1 GB
+BLOCK_BYTES = {torch.float32: 4, torch.bfloat16: 6}  # of each, for bf16 lies beside fp32
 
 
 class Loss(NamedTuple):
