@@ -69,12 +69,14 @@ def assert_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None
         assert torch.equal(tensor, b[name]), name
 
 
+@pytest.mark.parametrize("multiple", [1, 64])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
 @pytest.mark.parametrize("block", [1, 100, 10**6])
 def test_the_loss_and_its_gradient_are_torchs_own(
-    smoothing: float, block: int, monkeypatch: pytest.MonkeyPatch
+    smoothing: float, block: int, multiple: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nmt.training.loss.BLOCK_NUMBERS", {"cpu": block})
+    monkeypatch.setattr("nmt.training.loss.MULTIPLE", {"cpu": multiple})
     torch.manual_seed(1)
     states = torch.randn(23, 16, requires_grad=True)
     projection = torch.randn(37, 16, requires_grad=True)
@@ -91,12 +93,14 @@ def test_the_loss_and_its_gradient_are_torchs_own(
     torch.testing.assert_close(ours, (states.grad, projection.grad))
 
 
+@pytest.mark.parametrize("multiple", [1, 64])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("block", [1, 100, 10**6])
 def test_r_drop_and_its_gradient_are_what_autograd_makes_of_the_formula(
-    smoothing: float, block: int, monkeypatch: pytest.MonkeyPatch
+    smoothing: float, block: int, multiple: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nmt.training.loss.BLOCK_NUMBERS", {"cpu": block})
+    monkeypatch.setattr("nmt.training.loss.MULTIPLE", {"cpu": multiple})
     torch.manual_seed(1)
     states = torch.randn(2 * 23, 16, requires_grad=True)
     projection = torch.randn(37, 16, requires_grad=True)

@@ -1,16 +1,20 @@
 """Label-smoothed cross-entropy, fused with the output projection so that [T, V] is never held whole.
 
-Axes: P passes of the model, T target tokens, D = d_model, V vocabulary, R rows of one block.
+On a GPU the vocabulary is padded inside, for products whose rows begin anywhere are slow there.
+
+Axes: P passes of the model, T target tokens, D = d_model, V vocabulary, V' the same padded, R rows of one block.
 """
 
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from nmt.kernels import gradients
 
 BLOCK_NUMBERS = {"cpu": 1 << 22, "cuda": 1 << 28}  # logits held at once: 16 MB, which a CPU's cache holds; 1 GB
+MULTIPLE = {"cpu": 1, "cuda": 64}  # what V' is one of
 BLOCK_BYTES = {torch.float32: 4, torch.bfloat16: 6}  # of each, for bf16 lies beside fp32
 
 
@@ -52,7 +56,10 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
         consistency: float,
         wants_gradient: bool,
     ) -> tuple[Tensor, Tensor]:
+        words = len(projection)
         weight = _as_computed(projection)
+        if more := -words % MULTIPLE[weight.device.type]:
+            weight = F.pad(weight, (0, 0, 0, more))  # [V', D]
         passes = len(states) // len(targets)
         inputs = _as_computed(states).view(passes, *targets.shape, -1)  # [P, T, D]
         sums = inputs.new_zeros(2, dtype=torch.float32)  # the smoothed loss and -log p
@@ -63,13 +70,13 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
             rows = slice(start, start + size)
             block = inputs[:, rows].flatten(0, 1)
             logits = (block @ weight.t()).float()
-            found, grad = _of_block(logits, targets[rows], smoothing, consistency)
+            found, grad = _of_block(logits, words, targets[rows], smoothing, consistency)
             sums += found
             if grad_states is not None:
                 grad = grad.to(inputs.dtype)
                 grad_states[:, rows] = (grad @ weight).view_as(inputs[:, rows])
                 if grad_weight is not None:  # there is none of embeddings that stay as they are
-                    _add_product(grad_weight, grad.t(), block)
+                    _add_product(grad_weight, grad[:, :words].t(), block)
             del logits, grad  # before the next block has memory of its own
         ctx.save_for_backward(grad_states, grad_weight)
         smoothed, nll = sums.unbind()
@@ -83,21 +90,26 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
         return grad_states.flatten(0, 1).mul_(scale), grad_projection, None, None, None, None
 
 
-def _of_block(logits: Tensor, said: Tensor, smoothing: float, consistency: float) -> tuple[Tensor, Tensor]:
-    """Smoothed loss and -log p [2] of logits [P·R, V] against ids [R], and the gradient, which lies where they did."""
+def _of_block(logits: Tensor, words: int, said: Tensor, smoothing: float, consistency: float) -> tuple[Tensor, Tensor]:
+    """Smoothed loss and -log p [2] of logits [P·R, V'] against ids [R], and the gradient, which lies where they did.
+
+    Of V' only the `words` count.
+    """
     passes = len(logits) // len(said)
-    if passes == 1 and gradients.at_hand(logits):
+    if passes == 1 and words == logits.shape[1] and gradients.at_hand(logits):
         return gradients.cross_entropy_(logits, said, smoothing).float(), logits
+    logits[:, words:] = -torch.inf
     picked = said[:, None].repeat(passes, 1)
     log_p = torch.log_softmax(logits, -1, out=logits)
-    chosen, mean = log_p.gather(1, picked).sum() / passes, log_p.mean(-1).sum() / passes
+    chosen, mean = log_p.gather(1, picked).sum() / passes, log_p[:, :words].mean(-1).sum() / passes
     smoothed = -((1 - smoothing) * chosen + smoothing * mean)
-    apart = _Divergence.of(log_p, consistency) if passes > 1 else None
-    grad = log_p.exp_().sub_(smoothing / logits.shape[1])  # p - q, where q is the smoothed reference
+    apart = _Divergence.of(log_p[:, :words], consistency) if passes > 1 else None
+    grad = log_p.exp_()
+    grad[:, :words].sub_(smoothing / words)  # p - q, where q is the smoothed reference
     grad = grad.scatter_add_(1, picked, grad.new_full(picked.shape, smoothing - 1))
     if apart:
         smoothed = smoothed + apart.value
-        grad = grad.div_(passes).add_(apart.gradient)
+        grad.div_(passes)[:, :words].add_(apart.gradient)
     return torch.stack([smoothed, -chosen]), grad
 
 
