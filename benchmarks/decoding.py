@@ -25,6 +25,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -145,6 +146,7 @@ MAKERS = {"ctranslate2": of_ctranslate2, "transformers": of_transformers}
 def serve(engine: Engine, folder: Path) -> None:
     """Answers requests from standard input, JSON lines, until it ends."""
     translate = MAKERS.get(engine.name, of_nmt)(folder, engine)
+    translate(["a"], Way(1, 1))  # some look for what they need on a GPU only then
     print("ready", flush=True)
     for request in map(json.loads, sys.stdin):
         lines, way = request["lines"], Way(*request["way"])
@@ -230,7 +232,7 @@ def models(small: Path, out: Path) -> dict[str, Path]:
         found = load(small)
         recipe, weights = widened(found.recipe, weights_of(found.model), Model.model_validate(BASE))
         save(ours, recipe, found.tokenizers, weights)
-    if not theirs.exists():
+    if not theirs.exists() and find_spec("ctranslate2"):
         export(ours, theirs, watched=lambda batches, *_, **__: batches)
     return {engine.name: theirs if engine.name == "ctranslate2" else ours for engine in (*ENGINES, *ON_GPU)}
 

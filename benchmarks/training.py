@@ -209,7 +209,7 @@ def measured(
         (name, precision)
         for precision in asked.precision.split(",")
         for name in pythons
-        if asked.device == "cuda" or name == OURS or precision in PEERS[name].precisions
+        if name == OURS or precision in PEERS[name].precisions
     ]
     found: dict[str, list[dict[str, Any]]] = {f"{name} {precision}": [] for name, precision in who}
     for number in range(asked.rounds):

@@ -19,6 +19,7 @@ def recipe(order: dict[str, Any]) -> dict[str, Any]:
         name: {"path_src": f"{texts / name}.source", "path_tgt": f"{texts / name}.target"}
         for name in ("train", "valid")
     }
+    devices = {"world_size": 1, "gpu_ranks": [0] if order["device"] == "cuda" else []}
     return {
         "data": corpora, "src_vocab": str(texts / "vocabulary"), "share_vocab": True, "seed": order["seed"],
         "src_vocab_size": 1 << 20, "tgt_vocab_size": 1 << 20, "report_every": 10, "overwrite": True,
@@ -31,7 +32,7 @@ def recipe(order: dict[str, Any]) -> dict[str, Any]:
                 "position_encoding_type": "SinusoidalInterleaved",
             },
         },
-        "training": {
+        "training": devices | {
             "model_path": order["folder"] + "/model", "train_steps": order["updates"], "valid_steps": order["updates"],
             "save_checkpoint_steps": 0, "batch_type": "tokens", "batch_size": order["batch_tokens"],
             "valid_batch_size": 4096, "normalization": "tokens", "num_workers": 0, "bucket_size": 1 << 15,
