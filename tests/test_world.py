@@ -16,9 +16,9 @@ import torch
 
 from nmt import recipe as recipes
 from nmt.data import prepare
-from nmt.errors import NmtError
+from nmt.errors import DeviceError, LostError, NmtError
 from nmt.model.folder import read_weights
-from nmt.training import train
+from nmt.training import heartbeat, train
 from nmt.training.world import World
 
 RECIPE = """
@@ -162,6 +162,76 @@ def test_a_signal_to_one_process_ends_all_with_a_checkpoint(how: tuple[str, ...]
     assert time.monotonic() - begun < 20  # alone on a machine it is less than one
     saved = max((tmp_path / "run" / "checkpoints").glob("step-*")).name
     assert f"stopped by SIGTERM with {int(saved[5:]):,} updates done and saved" in said[0]
+
+
+QUICK = """
+from nmt.cli import main
+from nmt.training import heartbeat
+
+heartbeat.EVERY = 0.2
+"""
+
+
+def test_a_process_that_falls_silent_is_missed_and_the_others_end(text: Path, tmp_path: Path) -> None:
+    recipe = prepared(text, tmp_path / "run", "train.steps=1000000", "train.valid_every=1000000")
+    processes = start(3, recipe, program=("-c", QUICK + "main()"))
+    try:
+        wait_for(tmp_path / "run", "checkpoints/step-00000010/state.json")
+        processes[1].send_signal(signal.SIGSTOP)  # as one that hangs in a driver, or whose machine lost its network
+        begun = time.monotonic()
+        codes, said = ended([processes[0], processes[2]])
+    finally:
+        processes[1].kill()
+        processes[1].communicate()
+    assert codes == [2, 2]
+    assert time.monotonic() - begun < 60
+    for told in said:
+        [line] = [line for line in told.splitlines() if line.startswith("nmt: error:")]
+        assert "one of them is gone (process 1 has been silent for 3 seconds): run it again, and it goes on" in line
+
+
+FULL = """
+import os
+from nmt.errors import DeviceError
+from nmt.training.loop import Training
+
+attempt = Training._try
+
+def full(training, step, leave=False):
+    if os.environ["RANK"] == "1" and step == 12:
+        raise DeviceError("cuda:1: too little memory")
+    return attempt(training, step, leave)
+
+Training._try = full
+"""
+
+
+def test_an_error_of_one_process_ends_the_others(text: Path, tmp_path: Path) -> None:
+    codes, said = ended(start(2, prepared(text, tmp_path / "run"), program=("-c", QUICK + FULL + "main()")))
+    assert codes == [2, 2]
+    assert "nmt: error: cuda:1: too little memory" in said[1]
+    assert "one of them is gone" in said[0]
+    assert "Traceback" not in said[0] + said[1]
+
+
+def test_a_heart_that_beats_is_not_missed_and_what_one_says_is_told_to_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, told = torch.distributed.HashStore(), [list[LostError]() for _ in range(3)]
+    monkeypatch.setattr(heartbeat, "_store", lambda: store)
+    monkeypatch.setattr(heartbeat, "EVERY", 0.01)
+    monkeypatch.setattr(World, "gather", lambda world, value: [value])
+    hearts = [heartbeat.Heartbeat(World(3, rank), told[rank].append) for rank in range(3)]
+    for heart in hearts:
+        heart.__enter__()
+    time.sleep(40 * 0.01)
+    assert told == [[], [], []]
+    hearts[1].__exit__(DeviceError, DeviceError("full"), None)
+    give_up = time.monotonic() + 30
+    while not (told[0] and told[2]):
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+    assert "(process 1 ended: full)" in str(told[0][0])
+    assert len(told[0]) == len(told[2]) == 1
+    assert not told[1]
 
 
 ANOTHER = """

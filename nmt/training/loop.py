@@ -28,6 +28,7 @@ from nmt.training.checkpoint import Origin, State
 from nmt.training.determinism import repeatable
 from nmt.training.fitting import chunk_tokens, fitting
 from nmt.training.health import IN_A_ROW, REWINDS, Fault, examine, hopeless
+from nmt.training.heartbeat import Heartbeat
 from nmt.training.journal import Journal
 from nmt.training.learner import Learner, Sums
 from nmt.training.pace import Pace
@@ -63,7 +64,7 @@ def train(
         raise NmtError(f"--device {device}: several processes would share this GPU: --device cuda gives each its own")
     begun = time.monotonic()
     where = pick_device(device)
-    with repeatable(deterministic), joined(where) as world:
+    with repeatable(deterministic), joined(where) as world, Heartbeat(world):
         training = Training(recipe, where, world, sharded)
         alone = alone_in(training.layout.checkpoints) if world.first else nullcontext()
         left = None if seconds is None else max(begun + seconds - time.monotonic(), 1e-3)  # to load took some of it

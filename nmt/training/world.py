@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 import torch
@@ -67,7 +68,8 @@ def joined(device: torch.device) -> Iterator[World]:
     if device.type == "cuda":
         torch.cuda.set_device(device.index or 0)  # the only one srun lets it see has no number
     with told():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        # The others wait while the first measures the valid corpus; that one is gone is seen long before.
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=1))
     try:
         yield World(dist.get_world_size(), dist.get_rank())
     finally:
@@ -99,8 +101,12 @@ def told(computing: bool = False) -> Iterator[None]:
     except (RuntimeError, ValueError) as error:  # DistBackendError and its like are RuntimeErrors
         if computing and not re.search("gloo|nccl", f"{type(error).__name__} {error}", re.IGNORECASE):
             raise
-        first = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise LostError(
-            f"the processes of this training cannot reach one another, or one of them is gone ({first}): "
-            "run it again, and it goes on from the last checkpoint"
-        ) from error
+        raise gone(str(error).splitlines()[0][:200] if str(error) else type(error).__name__) from error
+
+
+def gone(why: str) -> LostError:
+    """What is told of another process that is gone."""
+    return LostError(
+        f"the processes of this training cannot reach one another, or one of them is gone ({why}): "
+        "run it again, and it goes on from the last checkpoint"
+    )
