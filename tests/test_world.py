@@ -131,6 +131,32 @@ def test_the_number_of_processes_changes_nothing_and_only_the_first_speaks(
                 torch.testing.assert_close(theirs[name], tensor, rtol=1e-4, atol=1e-6)
 
 
+QUICK = """
+from nmt.cli import main
+from nmt.training import heartbeat
+
+heartbeat.EVERY = 0.2
+"""
+
+
+def test_torchrun_starts_them(text: Path, tmp_path: Path) -> None:
+    recipe, quick = prepared(text, tmp_path / "run"), tmp_path / "quick.py"
+    quick.write_text(QUICK + "main()")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(quick)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)}
+    done = subprocess.run(
+        [*command, "train", str(recipe), "--device", "cpu"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "2 processes; from the beginning" in done.stderr
+    assert "done: 30 updates" in done.stderr
+    assert "one of them is gone" not in done.stderr
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_share_of_the_model_on_each_gpu_learns_what_one_gpu_does(precision: str, text: Path, tmp_path: Path) -> None:
@@ -162,14 +188,6 @@ def test_a_signal_to_one_process_ends_all_with_a_checkpoint(how: tuple[str, ...]
     assert time.monotonic() - begun < 20  # alone on a machine it is less than one
     saved = max((tmp_path / "run" / "checkpoints").glob("step-*")).name
     assert f"stopped by SIGTERM with {int(saved[5:]):,} updates done and saved" in said[0]
-
-
-QUICK = """
-from nmt.cli import main
-from nmt.training import heartbeat
-
-heartbeat.EVERY = 0.2
-"""
 
 
 def test_a_process_that_falls_silent_is_missed_and_the_others_end(text: Path, tmp_path: Path) -> None:
