@@ -2,6 +2,9 @@
 
 import os
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -55,3 +58,20 @@ def has_bf16(device: torch.device) -> bool:
         return torch.cuda.get_device_capability(device) >= (8, 0)
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, check, bool)() for check in checks)
+
+
+@contextmanager
+def without_denormals() -> Iterator[None]:
+    """In the block, this thread of a CPU takes numbers below 1.2 · 10⁻³⁸ for 0.
+
+    Each of them takes as long as a hundred others. Attention that has made up its mind has gradients that small: with
+    them an update takes twice as long, and the more the better a model is. The flag is the thread's, Python's own
+    numbers and all, so it is set for no longer than something is computed.
+    """
+    smallest = sys.float_info.min
+    before = smallest / 2 == 0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)

@@ -11,6 +11,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from nmt.model.device import without_denormals
 from nmt.model.transformer import Transformer
 
 # What mallopt of the GNU C library is told; the larger threshold is the largest that it takes.
@@ -42,7 +43,8 @@ class Lanes:
         What `work` raises is raised here, once no lane is at work any more.
         """
         if not self._pool or len(items) == 1:
-            return [work(self._models[0], item) for item in items]
+            with without_denormals():
+                return [work(self._models[0], item) for item in items]
         self._stopped = False
         shares = [items[lane :: len(self)] for lane in range(len(self))]
         with self.apart():
@@ -79,9 +81,10 @@ class Lanes:
         self, work: Callable[[Transformer, Item], Found], model: Transformer, items: Sequence[Item]
     ) -> list[Found]:
         torch.set_num_threads(1)  # of this thread
-        if model is not self._models[0]:
-            model.zero_grad()  # of an update that was left half done
-        return [work(model, item) for item in items if not self._stopped]
+        with without_denormals():
+            if model is not self._models[0]:
+                model.zero_grad()  # of an update that was left half done
+            return [work(model, item) for item in items if not self._stopped]
 
     def _add_up(self) -> None:
         for first, *others in zip(*(model.parameters() for model in self._models), strict=True):

@@ -13,6 +13,7 @@ from torch import Tensor
 from nmt.data.batches import Chunk, parts
 from nmt.errors import DeviceError
 from nmt.ids import BOS, EOS
+from nmt.model.device import without_denormals
 from nmt.model.dropout import seeded
 from nmt.model.streams import Cut, sent
 from nmt.model.transformer import Transformer
@@ -192,10 +193,11 @@ class Learner:
         with self.lanes.apart():
             if longest := self._recipe.train.clip_norm:
                 torch.nn.utils.clip_grads_with_norm_(self._parameters, longest, sums.gradient_norm)
-            self.optimizer.step(rate)
-            self.optimizer.zero_grad()
-            if self.mean:
-                self.mean.update(step)
+            with without_denormals():
+                self.optimizer.step(rate)
+                self.optimizer.zero_grad()
+                if self.mean:
+                    self.mean.update(step)
         return Update(sums.loss, sums.nll, sums.gradient_norm, sums.target_tokens, sums.source_tokens, rate)
 
     def fits(self, chunk: Chunk, kept: int) -> bool:
@@ -285,7 +287,8 @@ class Learner:
         """-log p per target token of these chunks, in nats, without dropout and smoothing, by the model `measured`."""
         self.measured.eval()
         tokens = sum(chunk.target_tokens for chunk in chunks)
-        return sum(float(self._loss(self.measured, chunk, 0.0).nll) for chunk in chunks) / tokens
+        with without_denormals():
+            return sum(float(self._loss(self.measured, chunk, 0.0).nll) for chunk in chunks) / tokens
 
     def loss(self, chunk: Chunk, smoothing: float, consistency: float = 0.0) -> Loss:
         """The loss of one chunk, summed over its target tokens; `consistency` is R-Drop's, of two passes at once."""

@@ -16,7 +16,7 @@ import torch
 from nmt.data.batches import pack_sources
 from nmt.errors import DataError, DeviceError, ModelError, NmtError
 from nmt.model.cache import Decoding
-from nmt.model.device import pick_device, pick_precision
+from nmt.model.device import pick_device, pick_precision, without_denormals
 from nmt.model.engine import Engine, why_plain
 from nmt.model.folder import load
 from nmt.model.streams import Cut, sent
@@ -404,7 +404,7 @@ class Translator:
         choices, sampling = how.choices, how.sampling
         constraint = self._constraint(batch, how)
         stream, lengths = pack_sources([source.tokens for source in batch])
-        with self.computing():
+        with self.computing(), without_denormals():
             cut, tokens = Cut.of(lengths, self.device), sent(stream, self.device)
             watching = choices.coverage_penalty and not sampling  # of the engines only the plain one can
             starts = [partial(WatchedDecoding, model) for model in self.models] if watching else self._starts()
