@@ -42,6 +42,12 @@ decode: {max_extra: 10}
 """
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """All other tests are of a CPU, on a machine with a GPU too: `pytest -m gpu` runs those that need one."""
+    if "gpu" not in config.getoption("markexpr"):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     on_gpu = [item for item in items if item.get_closest_marker("gpu")]
     if not on_gpu:
@@ -50,7 +56,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     if not torch.cuda.is_available():
         for item in on_gpu:
-            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+            item.add_marker(pytest.mark.skip(reason="no CUDA device, or not asked for by -m gpu"))
 
 
 @pytest.fixture(scope="session")

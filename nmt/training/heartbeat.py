@@ -64,8 +64,8 @@ class Heartbeat:
                     self._store.compare_set(LOST, "", why)
             except RuntimeError as error:  # the store was that of a process, or of an agent, that is gone
                 why = str(error).splitlines()[0][:200]
-            if why and self._world.first:  # whose store it may be, and the others are to hear of it, too
-                self._ended.wait(2 * EVERY)
+            if why:  # all may be about to end; and the others are to hear of it from the first, whose store it may be
+                self._ended.wait(2 * EVERY if self._world.first else EVERY)
             if why and not self._ended.is_set():
                 return self._lost(gone(why))
 
