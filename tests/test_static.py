@@ -190,7 +190,6 @@ def test_graphs_in_bf16_say_nearly_what_the_plain_model_does_in_fp32(trained: Sh
     plain.static = False
     ours, theirs = (one.translate(lines, on_suspect="off") for one in (fast, plain))
     assert sum(a == b for a, b in zip(ours, theirs, strict=True)) >= 0.7 * len(lines)
-    assert fast.translate(lines, on_suspect="off", batch_size=3) == ours
 
 
 def test_a_search_that_has_too_little_room_goes_before_the_next_one_comes(monkeypatch: pytest.MonkeyPatch) -> None:

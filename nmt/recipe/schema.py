@@ -609,7 +609,7 @@ class Train(Section):
     """About this many source and this many target tokens make one update, over all GPUs (paper, 5.1)."""
     chunk_tokens: AutoCount = "auto"
     """Tokens a side that go through the model at once: sets memory and speed. The update is the same; only which
-    numbers dropout picks depends on it."""
+    numbers dropout picks depends on it. auto is what is fast, and on a GPU no more than finds room."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """What activations are computed in; auto takes bf16 where the device has it in hardware."""
     optimizer: Optimizer = Optimizer()
