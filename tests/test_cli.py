@@ -207,7 +207,7 @@ def test_score_compares_systems_with_a_reference(trained: Shell, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    "idle", ["--show 5", "--set train.steps=1", "--beam 9", "--workers 7", "--length-penalty 3", "--threads 2",
+    "idle", ["--show 5", "--set train.steps=1", "--beam 9", "--workers 7", "--length-penalty 0", "--threads 2",
              "--device cuda:9", "--precision fp32"]
 )  # fmt: skip
 def test_what_files_are_not_scored_by_is_refused(shell: Shell, idle: str):

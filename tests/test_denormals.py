@@ -35,7 +35,7 @@ def test_they_are_0_in_the_block_and_in_this_thread_only() -> None:
     found: list[bool] = []
     assert kept()
     begun, ended = threading.Event(), threading.Event()
-    other = threading.Thread(target=lambda: (begun.set(), ended.wait(), found.append(kept())))
+    other = threading.Thread(target=lambda: (begun.set(), ended.wait(), found.append(kept())), daemon=True)
     other.start()
     begun.wait()
     with without_denormals():

@@ -227,7 +227,9 @@ def score(
     ] = None,
     lowercase: Annotated[bool, typer.Option(help="Compare without case (BLEU and chrF++).")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
-    show: Annotated[int, typer.Option(min=0, help="With a recipe: print this many sample translations.")] = 0,
+    show: Annotated[
+        int | None, typer.Option(min=0, help="With a recipe: print this many sample translations. [0]")
+    ] = None,
     judging: Judging,
     changes: Changes = None,
     beam: Beam = None,
@@ -250,34 +252,45 @@ def score(
     translation, and a column for each file. `-` is standard input.
     """
     how, choices = {"tokenize": tokenize, "lowercase": lowercase}, given(beam=beam, length_penalty=length_penalty)
-    translating = {"--show": show, "--set": changes, "--beam": beam, "--workers": workers}
+    _check_idle(
+        judging, reference=reference, json=as_json, tokenize=tokenize, lowercase=lowercase, show=show, set=changes,
+        beam=beam, length_penalty=length_penalty, workers=workers, threads=threads, device=device, precision=precision,
+    )  # fmt: skip
     if judging.model_score:
         if judging.source is None:
             raise NmtError("--model-score needs --source FILE")
-        comparing = {"--reference": reference, "--json": as_json, "--tokenize": tokenize, "--lowercase": lowercase}
-        penalty = {} if judging.normalise == "search" else {"--length-penalty": length_penalty}
-        _check_idle("--model-score", comparing | translating | penalty)
         hands(1, threads)
         _print_judged(judging, judging.source, hypotheses, choices, device, precision)
         return
     if judging != Judging():
         raise NmtError("--source, --normalise, --with, --tag and --batch-size go with --model-score MODEL")
     if reference:
-        computing = {"--threads": threads, "--device": device != "auto", "--precision": precision != "auto"}
-        _check_idle("--reference", translating | {"--length-penalty": length_penalty} | computing)
         scored: Scored = [("files", _score_files(reference, hypotheses, how), [])]
     elif len(hypotheses) > 1:
         raise NmtError("several files to score need --reference FILE; without it, name one recipe")
     else:
         choices |= hands(workers, threads)
-        scored = _score_recipe(Path(hypotheses[0]), changes or [], how, show, choices, device, precision)
+        scored = _score_recipe(Path(hypotheses[0]), changes or [], how, show or 0, choices, device, precision)
     _print_scored(scored, as_json, named=not reference)
 
 
-def _check_idle(mode: str, others: dict[str, Any]) -> None:
-    """Raises `NmtError` where one of these options is given: beside that of this mode they would do nothing."""
-    if idle := [option for option, value in others.items() if value]:
-        raise NmtError(f"{', '.join(idle)}: nothing to do with {mode}: leave it out")
+TRANSLATING = {"show", "set", "beam", "workers"}  # what is asked of a recipe's test sets alone
+COMPARING = {"reference", "json", "tokenize", "lowercase"}
+COMPUTING = {"length_penalty", "threads", "device", "precision"}
+
+
+def _check_idle(judging: Judging, **options: Any) -> None:
+    """Raises `NmtError` where an option is given that would do nothing beside that of the mode that is chosen."""
+    if judging.model_score:
+        mode, idle = "--model-score", TRANSLATING | COMPARING
+        idle = idle if judging.normalise == "search" else idle | {"length_penalty"}
+    elif options["reference"]:
+        mode, idle = "--reference", TRANSLATING | COMPUTING
+    else:
+        return
+    for name, value in options.items():
+        if name in idle and value is not None and value is not False and value not in ("auto", []):
+            raise NmtError(f"--{name.replace('_', '-')}: nothing to do with {mode}: leave it out")
 
 
 Scored = list[tuple[str, Any, list[dict[str, str]]]]

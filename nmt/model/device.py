@@ -66,7 +66,8 @@ def without_denormals() -> Iterator[None]:
 
     Each of them takes as long as a hundred others. Attention that has made up its mind has gradients that small: with
     them an update takes twice as long, and the more the better a model is. The flag is the thread's, Python's own
-    numbers and all, so it is set for no longer than something is computed.
+    numbers and all, so it is set for no longer than something is computed. Threads with which torch shares an operation
+    keep theirs, or have it for good if they begin in the block; no Python runs in them.
     """
     smallest = sys.float_info.min
     before = smallest / 2 == 0

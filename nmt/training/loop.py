@@ -64,8 +64,9 @@ def train(
         raise NmtError(f"--device {device}: several processes would share this GPU: --device cuda gives each its own")
     begun = time.monotonic()
     where = pick_device(device)
-    with repeatable(deterministic), joined(where) as world, Heartbeat(world):
-        training = Training(recipe, where, world, sharded)
+    with repeatable(deterministic), joined(where) as world, Heartbeat(world) as heart:
+        training = _begun(recipe, where, world, sharded)
+        heart.before_leaving = training.settle
         alone = alone_in(training.layout.checkpoints) if world.first else nullcontext()
         left = None if seconds is None else max(begun + seconds - time.monotonic(), 1e-3)  # to load took some of it
         with alone, Stopping(left) as stopping:
@@ -76,6 +77,16 @@ def train(
                 journal.end(said := training.farewell(journal, stopping.signal))
             journal.say(said)
     return stopping.signal
+
+
+def _begun(recipe: Recipe, device: torch.device, world: World, sharded: bool) -> "Training":
+    try:
+        return Training(recipe, device, world, sharded)
+    except torch.OutOfMemoryError:
+        raise DeviceError(
+            f"{device}: too little memory for the model and what training keeps of it: make it smaller, in section "
+            "model, or share it among several GPUs, with --fsdp"
+        ) from None
 
 
 class Tried(NamedTuple):
@@ -123,7 +134,8 @@ class Training:
             self.state = checkpoint.restore(self._found, self.learner, recipe, self._origin)
         self._check_alike()
         # A share of a model is computed by all together, and where one has no room for it they cannot try again.
-        if device.type == "cuda" and recipe.train.chunk_tokens == "auto" and not self._sharded:
+        tried = device.type == "cuda" and not self._sharded and not torch.are_deterministic_algorithms_enabled()
+        if tried and recipe.train.chunk_tokens == "auto":
             self._chunk_tokens = fitting(recipe, self.learner, self._chunk_tokens, new=not self._found)
         self._validation = Validation(recipe, tokenizers, self._chunk_tokens)
         self._saved = self.state.step
@@ -153,6 +165,10 @@ class Training:
                 self._measure(journal, stopping)
             if self._saved != self.state.step and self.learner.finite():
                 self._save(journal)
+
+    def settle(self, seconds: float) -> None:
+        """Waits so long, at most, for a checkpoint that is being written."""
+        self._saving.settle(seconds)
 
     @contextmanager
     def _memory_told(self) -> Iterator[None]:
@@ -187,6 +203,7 @@ class Training:
             f"{part}{total / 1e6:.1f} M parameters on {learner.device} in {kind}{threads}{others}{same}; "
             f"{start}, {step:,} of {self.recipe.train.steps:,} updates done"
             + (f"; {mix}" if (mix := told(self.recipe.data, self._split)) else "")
+            + (f"; up to {self._chunk_tokens:,} tokens at once" if on_gpu else "")
             + (f"; attention pads, for the kernel without padding cannot take {slow}" if slow else "")
         )
 

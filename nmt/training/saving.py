@@ -38,6 +38,11 @@ class Saving:
             self._thread.join()
         self.check()
 
+    def settle(self, seconds: float) -> None:
+        """Waits so long, at most, for what is under way; tells nothing."""
+        if self._thread:
+            self._thread.join(seconds)
+
     def check(self) -> None:
         """Whether all went well so far; waits for nothing."""
         if self._thread and not self._thread.is_alive():

@@ -69,7 +69,7 @@ def joined(device: torch.device) -> Iterator[World]:
         torch.cuda.set_device(device.index or 0)  # the only one srun lets it see has no number
     with told():
         # The others wait while the first measures the valid corpus; that one is gone is seen long before.
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=1))
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(minutes=30))
     try:
         yield World(dist.get_world_size(), dist.get_rank())
     finally:

@@ -5,6 +5,7 @@ import math
 import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property, partial
 from itertools import count, islice, repeat
 from pathlib import Path
@@ -245,7 +246,7 @@ class Translator:
             found: dict[int, Forced] = {}
             for batch in cut(sorted(range(len(window)), key=lengths.__getitem__), lengths, choices.batch_size):
                 some = [sources[i] for i in batch], [targets[i] for i in batch]
-                with self.computing():
+                with self.computing(), self._memory_told(choices):
                     found |= zip(batch, judge(self.models, *some, self.device, _settings(choices)), strict=True)
             yield from (found[i] for i in range(len(window)))
             number += len(window)
@@ -305,18 +306,23 @@ class Translator:
         if not batch:
             return []
         review = self._review(how)
-        try:
+        with self._memory_told(how.choices):
             found = self._batch(batch, how, review)
             if how.alignments:
                 found = self._aligned([source.line for source in batch], found, how)
-        except torch.OutOfMemoryError:
-            raise DeviceError(
-                f"{self.device}: out of memory: lower {self.room}, now {how.choices.batch_size}"
-            ) from None
         if review:  # what begins as it is told to stays whole
             lines = ["" if source.forced else source.line.removeprefix(how.tag).lstrip() for source in batch]
             found = review.apart(lines, found)
         return [best or [Translation("", -math.inf)] for best in found]
+
+    @contextmanager
+    def _memory_told(self, choices: Decode) -> Iterator[None]:
+        """Says what to lower where memory does not suffice."""
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            told = f"{self.device}: out of memory: lower {self.room}, now {choices.batch_size}"
+            raise DeviceError(told) from None
 
     def _review(self, how: _How) -> Review | None:
         if how.on_suspect == "off" or how.constrain:
