@@ -437,12 +437,15 @@ def test_a_co_process_that_waits_for_each_answer_gets_it(trained: Shell, tmp_pat
         assert "".join(found).encode() == expected.out
 
 
-@pytest.mark.parametrize("options", [("--n-best", 2, "--alignments"), ("--mbr", 4, "--prefix", "prefixes"), ()])
+@pytest.mark.parametrize(
+    "options",
+    [("--beam", 3, "--n-best", 2, "--alignments"), ("--mbr", 4, "--prefix", "prefixes"), ("--beam", 3)],
+)
 def test_workers_change_no_byte(trained: Shell, options: Any) -> None:
     lines = (trained.folder / "train.en").read_text().splitlines()[:100]
     lines[8] = " ".join(lines)  # which is split
     (trained.folder / "prefixes").write_bytes(text(["", "Die"] * 50))
-    how = ("translate", "run/model", *FAST[:-1], 3, "--batch-size", 16, *options)
+    how = ("translate", "run/model", *FAST[:-2], "--batch-size", 16, *options)
     one, two = (trained(*how, "--workers", number, stdin=text(lines)) for number in (1, 2))
     assert (one.out, one.err) == (two.out, two.err)
 
