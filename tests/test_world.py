@@ -205,7 +205,7 @@ def test_a_process_that_falls_silent_is_missed_and_the_others_end(text: Path, tm
     assert time.monotonic() - begun < 60
     for told in said:
         [line] = [line for line in told.splitlines() if line.startswith("nmt: error:")]
-        assert "one of them is gone (process 1 has been silent for 8 seconds): run it again, and it goes on" in line
+        assert "one of them is gone (process 1 has been silent for 7 seconds): run it again, and it goes on" in line
 
 
 FULL = """

@@ -20,7 +20,7 @@ from nmt.errors import LostError
 from nmt.training.world import World, gone
 
 EVERY = 3.0  # seconds between two beats
-MISSED = 17  # beats of another that fail to come before it is given up: 51 seconds
+MISSED = 14  # beats of another that fail to come before it is given up: 42 seconds, and all have left within 60
 LOST = "lost"  # the key under which the first who sees it, or dies of it, says what is wrong
 PATIENCE = 60.0  # seconds that a checkpoint that is being written has to be whole
 
