@@ -151,6 +151,21 @@ def test_the_parts_of_a_chunk_are_its_sentences_in_order(count: int) -> None:
         assert len(part.labels) == len(part.decoder_input) == part.target_lengths.sum()
 
 
+@pytest.mark.parametrize("multiple", [8, 64])
+def test_a_filler_fills_both_streams_up_and_has_no_labels(multiple: int) -> None:
+    chunk = pack(some_pairs(), range(3))
+    full = chunk.filled(multiple)
+    for ids, lengths, before in (
+        (full.source, full.source_lengths, chunk.source),
+        (full.decoder_input, full.target_lengths, chunk.decoder_input),
+    ):
+        assert len(ids) == lengths.sum() == -(-(len(before) + 1) // multiple) * multiple
+        assert (ids[: len(before)] == before).all()
+        assert lengths[-1] >= 1  # a sentence of its own, that others do not see
+    assert full.labels is chunk.labels
+    assert full.target_tokens == chunk.target_tokens
+
+
 def test_packed_streams_hold_each_sentence_with_its_ends() -> None:
     chunk = pack(Pairs([2, 1], [1, 3]), [0, 1])  # type: ignore[arg-type]
     assert chunk.source.tolist() == [10, 11, EOS, 10, EOS]

@@ -81,6 +81,80 @@ def test_attention_is_the_plain_one(
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
+HALF = torch.bfloat16
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize(("queries", "keys"), LENGTHS)
+def test_attention_in_bf16_is_that_in_fp32_rounded_once(queries: list[int], keys: list[int], causal: bool) -> None:
+    keys = queries if causal else keys
+    q, both = (drawn(sum(n), heads, 48).detach().to(HALF) for n, heads in ((queries, 2), (keys, 4)))
+    weights = drawn(sum(queries), 2, 48, seed=9).detach().to(HALF)
+
+    def attend(dtype: torch.dtype) -> list[Tensor]:
+        given = [x.to(dtype, copy=True).requires_grad_() for x in (q, both)]
+        k, v = given[1].split(2, 1)
+        out = gradients.attention(given[0], k, v, cut(queries).offsets, cut(keys).offsets, causal)
+        out.backward(weights.to(dtype))
+        return [out.detach(), *(x.grad for x in given if x.grad is not None)]
+
+    for half, full in zip(attend(HALF), attend(torch.float32), strict=True):
+        assert torch.equal(half, full.to(HALF))
+
+
+@pytest.mark.parametrize(("of_x", "of_to"), [(HALF, torch.float32), (HALF, HALF), (torch.float32, HALF), (HALF, None)])
+def test_dropout_of_bf16_is_that_of_fp32_rounded_once(of_x: torch.dtype, of_to: torch.dtype | None) -> None:
+    x, to = drawn(37, 5).detach().to(of_x), of_to and drawn(37, 5, seed=1).detach().to(of_to)
+    weights = drawn(37, 5, seed=2).detach().to(of_to or of_x)
+
+    def thin(*dtypes: torch.dtype | None) -> list[Tensor]:
+        a, b = (None if y is None else y.to(dtype, copy=True).requires_grad_() for y, dtype in zip((x, to), dtypes, strict=True))
+        assert a is not None
+        with seeded(3, CPU):
+            out = Dropout(0.3).train()(a, b)
+        out.backward(weights.to(out.dtype))
+        return [out.detach(), *(y.grad for y in (a, b) if y is not None and y.grad is not None)]
+
+    for half, full in zip(thin(of_x, of_to), thin(torch.float32, torch.float32), strict=True):
+        assert torch.equal(half, full.to(half.dtype))
+    assert thin(of_x, of_to)[0].dtype == of_to or of_x
+
+
+def test_the_loss_of_logits_in_bf16_is_that_of_fp32_and_its_gradient_rounded_once() -> None:
+    logits, said = drawn(30, 77).detach().to(HALF), torch.arange(30)
+    full = logits.float()
+    assert torch.equal(gradients.cross_entropy_(logits, said, 0.1), gradients.cross_entropy_(full, said, 0.1))
+    assert torch.equal(logits, full.to(HALF))
+
+
+def test_what_is_no_number_and_what_is_too_large_stay_so_in_bf16() -> None:
+    x = torch.tensor([float("nan"), float("inf"), -float("inf"), 3.4e38, -3.4e38, 1e-40, 0.0, -0.0, 1.00390625, 1.01171875])
+    bits = torch.tensor([0x7FFFFFFF, 0x7F800001, -1], dtype=torch.int32).view(torch.float32)  # none of them a number
+    x = torch.cat([x, bits, drawn(100).detach()])
+    everything = torch.zeros(len(x), dtype=torch.int16)
+    out = gradients.thinned(x, everything, -1, 1.0, torch.full(x.shape, -0.0, dtype=HALF))
+    torch.testing.assert_close(out, x.to(HALF), rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, HALF])
+@pytest.mark.parametrize("targets", [10, 64, 70, 128])
+def test_states_behind_the_last_target_have_no_loss_and_no_gradient(
+    without: Callable[..., list[Tensor]], targets: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nmt.training.loss.BLOCK_NUMBERS", {"cpu": 32 * 41})  # blocks of 32 rows, or of 64
+    states, projection = drawn(128, 24), drawn(41, 24)
+    said = torch.arange(targets) * 7 % 41
+
+    def learn(count: int = 128) -> list[Tensor]:
+        with torch.autocast("cpu", HALF, enabled=dtype == HALF):
+            loss = cross_entropy(states[:count], projection, said, 0.1)
+        return [loss.nll, *with_gradients([states, projection], loss.smoothed)]
+
+    for ours, plain, exact in zip(learn(), without(learn), learn(targets), strict=True):
+        torch.testing.assert_close(ours, exact, rtol=1e-5, atol=1e-5 if dtype != HALF else 1e-2)
+        torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-5 if dtype != HALF else 1e-2)
+
+
 @pytest.mark.parametrize("lengths", [[3, 1, 17, 33], [64]])
 def test_no_position_sees_its_future_to_the_bit(lengths: list[int]) -> None:
     offsets = cut(lengths).offsets

@@ -34,7 +34,8 @@ class Chunk(NamedTuple):
     """Some pairs as packed streams: what one forward and backward pass sees.
 
     source: [Ts] ids, each sentence ending in EOS. decoder_input: [Tt] what the decoder is fed, each sentence beginning
-    with BOS. labels: [Tt] what it must say next, each ending in EOS. The lengths [S] cut both streams.
+    with BOS. labels: [Tt] what it must say next, each ending in EOS; the last pair has none where it is a filler. The
+    lengths [S] cut both streams.
     """
 
     source: Ids
@@ -45,8 +46,19 @@ class Chunk(NamedTuple):
 
     @property
     def target_tokens(self) -> int:
-        """Tt: the tokens that carry loss."""
+        """The tokens that carry loss: Tt, without those of a filler."""
         return len(self.labels)
+
+    def filled(self, multiple: int) -> "Chunk":
+        """The same, with a pair behind that fills both streams up to a multiple of so many tokens, and has no labels."""
+        source, target = (multiple - len(ids) % multiple for ids in (self.source, self.decoder_input))
+        return Chunk(
+            np.append(self.source, np.full(source, EOS)),
+            np.append(self.source_lengths, source),
+            np.append(self.decoder_input, np.full(target, BOS)),
+            self.labels,
+            np.append(self.target_lengths, target),
+        )
 
 
 class Sampler:

@@ -46,3 +46,26 @@ static inline float exponential(float x) {
     union { int32_t bits; float number; } power = {((int32_t)n + 127) << 23};
     return p * power.number;
 }
+
+/* bf16 is the upper half of fp32. */
+typedef uint16_t Bf16;
+
+static inline float widened(Bf16 x) {
+    union { uint32_t bits; float number; } wide = {(uint32_t)x << 16};
+    return wide.number;
+}
+
+/* To the nearest, ties to even; what is no number stays none. */
+static inline Bf16 narrowed(float x) {
+    union { float number; uint32_t bits; } wide = {x};
+    uint32_t near = (wide.bits + 0x7fffu + ((wide.bits >> 16) & 1u)) >> 16, none = (wide.bits >> 16) | 0x40u;
+    return (Bf16)((wide.bits & 0x7fffffffu) > 0x7f800000u ? none : near);
+}
+
+static inline void widen(int64_t n, const Bf16 *restrict from, float *restrict to) {
+    SIMD for (int64_t i = 0; i < n; i++) to[i] = widened(from[i]);
+}
+
+static inline void narrow(int64_t n, const float *restrict from, Bf16 *restrict to) {
+    SIMD for (int64_t i = 0; i < n; i++) to[i] = narrowed(from[i]);
+}

@@ -1,7 +1,7 @@
 """Kernels with gradients (`gradients.c`): what a Transformer does on a CPU between its matrix products when it learns.
 
-They are for machines with a compiler and for tensors in fp32 (`at_hand`). Elsewhere the same is done in PyTorch by
-those who ask for them.
+They are for machines with a compiler and for tensors in fp32 or bf16 (`at_hand`), and compute in fp32. Elsewhere the
+same is done in PyTorch by those who ask for them.
 
 Axes: T tokens of a stream (Tq of the queries, Tk of the keys), S sentences, H heads, K width of a head, V vocabulary.
 """
@@ -15,13 +15,14 @@ from torch import Tensor
 
 from nmt.kernels.build import library
 
+KINDS = (torch.float32, torch.bfloat16)
 LANES = 16  # numbers in a vector: heads are whole vectors wide
 ARGUMENTS: dict[str, list[Any]] = {
-    "attention": [*[c_int64] * 3, *[c_void_p] * 2, *[c_void_p, c_int64] * 3, c_int, *[c_void_p] * 2],
-    "attention_back": [*[c_int64] * 3, *[c_void_p] * 2, *[c_void_p, c_int64] * 3, *[c_void_p] * 2,
+    "attention": [*[c_int64] * 3, *[c_void_p] * 2, c_int, *[c_void_p, c_int64] * 3, c_int, *[c_void_p] * 2],
+    "attention_back": [*[c_int64] * 3, *[c_void_p] * 2, c_int, *[c_void_p, c_int64] * 3, *[c_void_p] * 2,
                        *[c_void_p, c_int64] * 3],
-    "thin": [c_int64, c_void_p, c_void_p, c_int, c_float, c_void_p, c_void_p],
-    "cross_entropy": [c_int64, c_int64, c_void_p, c_void_p, c_float, c_void_p],
+    "thin": [c_int64, c_int, c_void_p, c_void_p, c_int, c_float, c_int, c_void_p, c_void_p],
+    "cross_entropy": [c_int64, c_int64, c_int, c_void_p, c_void_p, c_float, c_void_p],
 }  # fmt: skip
 
 
@@ -39,12 +40,13 @@ def _typed(compiled: CDLL, name: str) -> Any:
 
 def at_hand(*tensors: Tensor) -> bool:
     """Whether the kernels can take these."""
-    return all(x.dtype == torch.float32 and x.device.type == "cpu" for x in tensors) and bool(_functions())
+    return all(x.dtype in KINDS and x.device.type == "cpu" for x in tensors) and bool(_functions())
 
 
 def takes_heads(q: Tensor, v: Tensor) -> bool:
     """Whether `attention` can take queries [Tq, H, K] and values [Tk, H, K]."""
-    return q.shape[-1] == v.shape[-1] and q.shape[-1] % LANES == 0 and at_hand(q, v)
+    alike = q.shape[-1] == v.shape[-1] and q.dtype == v.dtype
+    return alike and q.shape[-1] % LANES == 0 and at_hand(q, v)
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, queries: Tensor, keys: Tensor, causal: bool = False) -> Tensor:
@@ -57,14 +59,18 @@ def attention(q: Tensor, k: Tensor, v: Tensor, queries: Tensor, keys: Tensor, ca
 
 
 def thinned(x: Tensor, draws: Tensor, least: int, scale: float, to: Tensor | None = None) -> Tensor:
-    """Dropout, x times `scale` where draws, 16-bit numbers, are at least `least`, else 0; added to `to`, if given."""
+    """Dropout, x times `scale` where draws, 16-bit numbers, are at least `least`, else 0; added to `to`, if given.
+
+    What comes out is of the type of `to`, else of x.
+    """
     return cast(Tensor, _Thinned.apply(x, draws, least, scale, to))
 
 
 def cross_entropy_(logits: Tensor, said: Tensor, smoothing: float) -> Tensor:
     """The label-smoothed loss of logits [T, V] against ids [T], and -log p, [2] in fp64; logits become its gradient."""
     sums = torch.zeros(2, dtype=torch.float64)
-    _functions()["cross_entropy"](*logits.shape, logits.data_ptr(), said.data_ptr(), smoothing, sums.data_ptr())
+    told = (said.data_ptr(), smoothing, sums.data_ptr())
+    _functions()["cross_entropy"](*logits.shape, _half(logits), logits.data_ptr(), *told)
     return sums
 
 
@@ -73,7 +79,7 @@ class _Attention(torch.autograd.Function):
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, queries: Tensor, keys: Tensor, causal: bool) -> Tensor:
         q, k, v = (_rows(x) for x in (q, k, v))
         cells = queries.diff() @ (-(keys.diff() // -LANES) * LANES)  # queries times keys, in whole vectors
-        weights, out = torch.empty(q.shape[1] * int(cells)), torch.empty(q.shape)
+        weights, out = torch.empty(q.shape[1] * int(cells)), torch.empty(q.shape, dtype=q.dtype)
         _functions()["attention"](*_where(q, k, v, queries, keys), causal, weights.data_ptr(), out.data_ptr())
         ctx.save_for_backward(q, k, v, queries, keys, weights)
         return out
@@ -81,7 +87,7 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         *given, weights = ctx.saved_tensors
-        found = [torch.empty(x.shape) for x in given[:3]]
+        found = [torch.empty(x.shape, dtype=x.dtype) for x in given[:3]]
         to = [number for x in found for number in (x.data_ptr(), x.stride(0))]
         grad = grad.contiguous()
         _functions()["attention_back"](*_where(*given), weights.data_ptr(), grad.data_ptr(), *to)
@@ -92,20 +98,25 @@ class _Thinned(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, draws: Tensor, least: int, scale: float, to: Tensor | None) -> Tensor:
         ctx.save_for_backward(draws)
-        ctx.least, ctx.scale, ctx.adds = least, scale, to is not None
-        return _thin(x, draws, least, scale, to)
+        ctx.least, ctx.scale, ctx.adds, ctx.dtype = least, scale, to is not None, x.dtype
+        return _thin(x, draws, least, scale, to, x.dtype if to is None else to.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (draws,) = ctx.saved_tensors
-        return _thin(grad, draws, ctx.least, ctx.scale), None, None, None, grad if ctx.adds else None
+        return _thin(grad, draws, ctx.least, ctx.scale, None, ctx.dtype), None, None, None, grad if ctx.adds else None
 
 
-def _thin(x: Tensor, draws: Tensor, least: int, scale: float, to: Tensor | None = None) -> Tensor:
-    x, out = x.contiguous(), torch.empty(x.shape)
-    at = None if to is None else to.contiguous().data_ptr()
-    _functions()["thin"](x.numel(), x.data_ptr(), draws.data_ptr(), least, scale, at, out.data_ptr())
+def _thin(x: Tensor, draws: Tensor, least: int, scale: float, to: Tensor | None, dtype: torch.dtype) -> Tensor:
+    x, out = x.contiguous(), torch.empty(x.shape, dtype=dtype)
+    to = None if to is None else to.contiguous()
+    given = (x.numel(), _half(x), x.data_ptr(), draws.data_ptr(), least, scale)
+    _functions()["thin"](*given, _half(out), None if to is None else to.data_ptr(), out.data_ptr())
     return out
+
+
+def _half(x: Tensor) -> bool:
+    return x.dtype == torch.bfloat16
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -116,4 +127,4 @@ def _rows(x: Tensor) -> Tensor:
 def _where(q: Tensor, k: Tensor, v: Tensor, queries: Tensor, keys: Tensor) -> tuple[int, ...]:
     """How much there is, and where it lies."""
     at = [number for x in (q, k, v) for number in (x.data_ptr(), x.stride(0))]
-    return len(queries) - 1, *q.shape[1:], queries.data_ptr(), keys.data_ptr(), *at
+    return len(queries) - 1, *q.shape[1:], queries.data_ptr(), keys.data_ptr(), _half(q), *at

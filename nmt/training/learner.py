@@ -19,7 +19,7 @@ from nmt.model.streams import Cut, sent
 from nmt.model.transformer import Transformer
 from nmt.recipe import Recipe
 from nmt.training.cores import Lanes, at_once, keep_memory
-from nmt.training.loss import Loss, cross_entropy
+from nmt.training.loss import FILL, Loss, cross_entropy
 from nmt.training.mean import RunningMean
 from nmt.training.optimizer import Optimizer
 from nmt.training.schedule import learning_rate
@@ -296,6 +296,8 @@ class Learner:
 
     def _loss(self, model: Transformer, chunk: Chunk, smoothing: float, consistency: float = 0.0) -> Loss:
         passes = 2 if consistency else 1
+        if self._fills(chunk, passes):
+            chunk = chunk.filled(FILL)
         source_cut = Cut.of(np.tile(chunk.source_lengths, passes), self.device)
         target_cut = Cut.of(np.tile(chunk.target_lengths, passes), self.device)
         source, fed = (sent(np.tile(ids, passes), self.device) for ids in (chunk.source, chunk.decoder_input))
@@ -303,6 +305,12 @@ class Learner:
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
             states = model(source, source_cut, fed, target_cut)
             return cross_entropy(states, model.projection, said, smoothing, consistency)
+
+    def _fills(self, chunk: Chunk, passes: int) -> bool:
+        """Whether its streams are filled up to lengths that have been before."""
+        if self.device.type != "cpu" or self.precision != torch.bfloat16 or passes > 1:
+            return False
+        return min(len(chunk.source), len(chunk.labels)) >= 8 * FILL and self._recipe.model.longest >= FILL
 
 
 def _seed(*numbers: int) -> int:

@@ -5,6 +5,7 @@ On a GPU the vocabulary is padded inside, for products whose rows begin anywhere
 Axes: P passes of the model, T target tokens, D = d_model, V vocabulary, V' the same padded, R rows of one block.
 """
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +14,9 @@ from torch.nn import functional as F
 
 from nmt.kernels import gradients
 
+FILL = 64
+"""Rows, to a multiple of which products in bf16 on a CPU are filled up: oneDNN makes code of its own for each shape, a
+millisecond and half a megabyte each, and random sentences would go on to bring it new ones."""
 BLOCK_NUMBERS = {"cpu": 1 << 22, "cuda": 1 << 28}  # logits held at once: 16 MB, which a CPU's cache holds; 1 GB
 MULTIPLE = {"cpu": 1, "cuda": 64}  # what V' is one of
 BLOCK_BYTES = {torch.float32: 4, torch.bfloat16: 6}  # of each, for bf16 lies beside fp32
@@ -36,6 +40,8 @@ def cross_entropy(
     States [2T, D] are those of two passes that differ in what dropout picked. The loss is then the mean of both, and
     α/4 (KL(p₁‖p₂) + KL(p₂‖p₁)), where α is `consistency`, is added to `smoothed`: R-Drop (Liang et al. 2021, equation
     4), halved, so that learning rates mean the same with it and without.
+
+    Of one pass there may be more states than targets: the last ones then have no loss.
     """
     smoothed, nll = _ProjectedCrossEntropy.apply(
         states, projection, targets, smoothing, consistency, torch.is_grad_enabled()
@@ -60,24 +66,21 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
         weight = _as_computed(projection)
         if more := -words % MULTIPLE[weight.device.type]:
             weight = F.pad(weight, (0, 0, 0, more))  # [V', D]
-        passes = len(states) // len(targets)
-        inputs = _as_computed(states).view(passes, *targets.shape, -1)  # [P, T, D]
+        passes = 2 if consistency else 1
+        inputs = _as_computed(states).unflatten(0, (passes, -1))  # [P, T, D]
         sums = inputs.new_zeros(2, dtype=torch.float32)  # the smoothed loss and -log p
         grad_states = torch.empty_like(inputs) if wants_gradient else None
         grad_weight = torch.zeros_like(projection) if wants_gradient and ctx.needs_input_grad[1] else None
-        size = max(1, BLOCK_NUMBERS[inputs.device.type] // (passes * len(weight)))
-        for start in range(0, len(targets), size):
-            rows = slice(start, start + size)
+        for rows in _blocks(inputs.shape[1], passes * len(weight), inputs):
             block = inputs[:, rows].flatten(0, 1)
-            logits = (block @ weight.t()).float()
-            found, grad = _of_block(logits, words, targets[rows], smoothing, consistency)
+            found, grad = _of_block(block @ weight.t(), words, targets[rows], smoothing, consistency)
             sums += found
             if grad_states is not None:
                 grad = grad.to(inputs.dtype)
                 grad_states[:, rows] = (grad @ weight).view_as(inputs[:, rows])
                 if grad_weight is not None:  # there is none of embeddings that stay as they are
                     _add_product(grad_weight, grad[:, :words].t(), block)
-            del logits, grad  # before the next block has memory of its own
+            del grad  # before the next block has memory of its own
         ctx.save_for_backward(grad_states, grad_weight)
         smoothed, nll = sums.unbind()
         ctx.mark_non_differentiable(nll)
@@ -90,14 +93,28 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
         return grad_states.flatten(0, 1).mul_(scale), grad_projection, None, None, None, None
 
 
-def _of_block(logits: Tensor, words: int, said: Tensor, smoothing: float, consistency: float) -> tuple[Tensor, Tensor]:
-    """Smoothed loss and -log p [2] of logits [P·R, V'] against ids [R], and the gradient, which lies where they did.
+def _blocks(rows: int, width: int, like: Tensor) -> Iterator[slice]:
+    """The rows of logits, so many numbers wide, that are held at once."""
+    numbers, many = BLOCK_NUMBERS[like.device.type], 1
+    if like.device.type == "cpu" and like.dtype == torch.bfloat16:  # a cache holds twice as many; shapes: see `FILL`
+        numbers, many = 2 * numbers, FILL
+    size = max(1, numbers // width // many * many or numbers // width)
+    return (slice(start, start + size) for start in range(0, rows, size))
 
-    Of V' only the `words` count.
+
+def _of_block(logits: Tensor, words: int, said: Tensor, smoothing: float, consistency: float) -> tuple[Tensor, Tensor]:
+    """Smoothed loss and -log p [2] of logits [P·R, V'] against ids [R], and the gradient; of V' only the `words` count.
+
+    The gradient lies where they did, or where they did in fp32. Of one pass, rows behind the last id have none.
     """
-    passes = len(logits) // len(said)
+    passes, idle = (2, 0) if consistency else (1, len(logits) - len(said))
     if passes == 1 and words == logits.shape[1] and gradients.at_hand(logits):
-        return gradients.cross_entropy_(logits, said, smoothing).float(), logits
+        logits[len(said) :] = 0
+        return gradients.cross_entropy_(logits[: len(said)], said, smoothing).float(), logits
+    if idle:
+        found, grad = _of_block(logits[: len(said)], words, said, smoothing, consistency)
+        return found, F.pad(grad, (0, 0, 0, idle))
+    logits = logits.float()
     logits[:, words:] = -torch.inf
     picked = said[:, None].repeat(passes, 1)
     log_p = torch.log_softmax(logits, -1, out=logits)
