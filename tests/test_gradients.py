@@ -108,7 +108,8 @@ def test_dropout_of_bf16_is_that_of_fp32_rounded_once(of_x: torch.dtype, of_to: 
     weights = drawn(37, 5, seed=2).detach().to(of_to or of_x)
 
     def thin(*dtypes: torch.dtype | None) -> list[Tensor]:
-        a, b = (None if y is None else y.to(dtype, copy=True).requires_grad_() for y, dtype in zip((x, to), dtypes, strict=True))
+        given = ((x, dtypes[0]), (to, dtypes[1]))
+        a, b = (None if y is None else y.to(dtype, copy=True).requires_grad_() for y, dtype in given)
         assert a is not None
         with seeded(3, CPU):
             out = Dropout(0.3).train()(a, b)
@@ -128,7 +129,8 @@ def test_the_loss_of_logits_in_bf16_is_that_of_fp32_and_its_gradient_rounded_onc
 
 
 def test_what_is_no_number_and_what_is_too_large_stay_so_in_bf16() -> None:
-    x = torch.tensor([float("nan"), float("inf"), -float("inf"), 3.4e38, -3.4e38, 1e-40, 0.0, -0.0, 1.00390625, 1.01171875])
+    most = float("inf")
+    x = torch.tensor([float("nan"), most, -most, 3.4e38, -3.4e38, 1e-40, 0.0, -0.0, 1.00390625, 1.01171875])
     bits = torch.tensor([0x7FFFFFFF, 0x7F800001, -1], dtype=torch.int32).view(torch.float32)  # none of them a number
     x = torch.cat([x, bits, drawn(100).detach()])
     everything = torch.zeros(len(x), dtype=torch.int16)

@@ -50,7 +50,7 @@ class Chunk(NamedTuple):
         return len(self.labels)
 
     def filled(self, multiple: int) -> "Chunk":
-        """The same, with a pair behind that fills both streams up to a multiple of so many tokens, and has no labels."""
+        """The same with a pair behind that fills both streams up to a multiple of so many tokens; it has no labels."""
         source, target = (multiple - len(ids) % multiple for ids in (self.source, self.decoder_input))
         return Chunk(
             np.append(self.source, np.full(source, EOS)),

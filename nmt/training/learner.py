@@ -262,7 +262,7 @@ class Learner:
             seed = _seed(self._recipe.seed, step, number, *([part] if part else []))
             with told(computing=True) if self._sharded else nullcontext():
                 with seeded(seed, self.device):
-                    loss = self._loss(model, chunk, train.label_smoothing, train.r_drop)
+                    loss = self._loss(model, self._filled(chunk), train.label_smoothing, train.r_drop)
                 (loss.smoothed / tokens).backward()
             return loss
 
@@ -296,8 +296,6 @@ class Learner:
 
     def _loss(self, model: Transformer, chunk: Chunk, smoothing: float, consistency: float = 0.0) -> Loss:
         passes = 2 if consistency else 1
-        if self._fills(chunk, passes):
-            chunk = chunk.filled(FILL)
         source_cut = Cut.of(np.tile(chunk.source_lengths, passes), self.device)
         target_cut = Cut.of(np.tile(chunk.target_lengths, passes), self.device)
         source, fed = (sent(np.tile(ids, passes), self.device) for ids in (chunk.source, chunk.decoder_input))
@@ -306,11 +304,12 @@ class Learner:
             states = model(source, source_cut, fed, target_cut)
             return cross_entropy(states, model.projection, said, smoothing, consistency)
 
-    def _fills(self, chunk: Chunk, passes: int) -> bool:
-        """Whether its streams are filled up to lengths that have been before."""
-        if self.device.type != "cpu" or self.precision != torch.bfloat16 or passes > 1:
-            return False
-        return min(len(chunk.source), len(chunk.labels)) >= 8 * FILL and self._recipe.model.longest >= FILL
+    def _filled(self, chunk: Chunk) -> Chunk:
+        """The chunk, its streams filled up to lengths that have been before where new ones take time; see `FILL`."""
+        if self.device.type != "cpu" or self.precision != torch.bfloat16 or self._recipe.train.r_drop:
+            return chunk
+        large = min(len(chunk.source), len(chunk.labels)) >= 8 * FILL
+        return chunk.filled(FILL) if large and self._recipe.model.longest >= FILL else chunk
 
 
 def _seed(*numbers: int) -> int:
