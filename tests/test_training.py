@@ -13,15 +13,17 @@ from torch.nn import functional as F
 from nmt import Translator
 from nmt import recipe as recipes
 from nmt.data import prepare
-from nmt.data.batches import pack, split
+from nmt.data.batches import Chunk, pack, split
 from nmt.data.shards import Shards
 from nmt.errors import CheckpointError, DataError, DeviceError, NmtError
+from nmt.kernels import gradients as kernels
 from nmt.model.folder import read_weights
+from nmt.model.transformer import Transformer
 from nmt.recipe import Recipe
 from nmt.training import average, train
 from nmt.training.learner import Learner
 from nmt.training.loop import Training
-from nmt.training.loss import cross_entropy
+from nmt.training.loss import Loss, cross_entropy
 from nmt.training.schedule import learning_rate
 
 RECIPE = """
@@ -257,6 +259,56 @@ def test_the_chunk_size_changes_nothing(dropout: float, text: Path, tmp_path: Pa
         weights.append(final_weights(recipe))
     for other in weights[1:]:
         torch.testing.assert_close(other, weights[0], atol=1e-5, rtol=1e-4)
+
+
+NARROW = ["model.d_model=32", "model.heads=2", "train.precision=bf16"]
+
+
+def filled(training: Training, monkeypatch: pytest.MonkeyPatch) -> tuple[Chunk, list[Chunk]]:
+    """A chunk, and what the model was given of it in an update."""
+    given = []
+    find = training.learner._loss
+
+    def seen(model: Transformer, chunk: Chunk, *rest: float) -> Loss:
+        given.append(chunk)
+        return find(model, chunk, *rest)
+
+    monkeypatch.setattr("nmt.training.learner.FILL", 4)
+    monkeypatch.setattr(training.learner, "_loss", seen)
+    chunk = pack(training._shards, range(20))
+    training.learner.gradients(1, {0: chunk})
+    return chunk, given
+
+
+def test_what_fills_up_streams_in_bf16_changes_no_gradient(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not kernels.at_hand():
+        pytest.skip("no C compiler")
+    recipe = prepared(text, tmp_path / "run", *SMOOTH, *NARROW)
+    one, other = (Training(recipe, torch.device("cpu")).learner for _ in range(2))
+    training = Training(recipe, torch.device("cpu"))
+    training.learner = one
+    chunk, [given] = filled(training, monkeypatch)
+    assert len(given.source) % 4 == len(given.decoder_input) % 4 == 0
+    assert len(given.source_lengths) == len(chunk.source_lengths) + 1
+    other._fills = False
+    other.gradients(1, {0: chunk})
+    for ours, expected in zip(one.model.parameters(), other.model.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, expected.grad, rtol=2e-2, atol=2e-4)
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["model.positions=alibi", "model.attention_dropout=0.1", "model.heads=4", "train.precision=fp32", "train.r_drop=1"],
+)
+def test_where_a_filler_would_take_time_there_is_none(
+    change: str, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where attention pads sentences to the longest."""
+    training = Training(prepared(text, tmp_path / "run", *NARROW, change), torch.device("cpu"))
+    chunk, given = filled(training, monkeypatch)
+    assert given == [chunk]
 
 
 def test_an_update_is_adams_on_the_mean_gradient_per_target_token(text: Path, tmp_path: Path) -> None:

@@ -195,6 +195,13 @@ def why_padded(config: Model, device: torch.device, precision: torch.dtype) -> s
     return None
 
 
+def packed_on_cpu(config: Model) -> bool:
+    """Whether training on a CPU keeps streams packed in attention too, by our own kernel, where there is a compiler."""
+    bare = config.positions not in ("alibi", "relative") and not config.attention_dropout
+    alike = config.key_width == config.value_width and config.key_width % gradients.LANES == 0
+    return bare and alike and gradients.at_hand()
+
+
 def _kernel_takes(core: DotProduct, q: Tensor, v: Tensor) -> bool:
     """Whether CUDA's variable-length kernel can do the work for queries [T, H, K] and values [T, H, V]."""
     width = q.shape[-1]

@@ -17,6 +17,7 @@ from nmt.model.device import without_denormals
 from nmt.model.dropout import seeded
 from nmt.model.streams import Cut, sent
 from nmt.model.transformer import Transformer
+from nmt.model.views import packed_on_cpu
 from nmt.recipe import Recipe
 from nmt.training.cores import Lanes, at_once, keep_memory
 from nmt.training.loss import FILL, Loss, cross_entropy
@@ -88,6 +89,9 @@ class Learner:
                 shard(each, device, world)
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = Optimizer(recipe, model)
+        bf16_on_cpu = device.type == "cpu" and precision == torch.bfloat16 and not recipe.train.r_drop
+        # What is padded would be as long as the filler.
+        self._fills = bf16_on_cpu and recipe.model.longest >= FILL and packed_on_cpu(recipe.model)
         self.warn: Callable[[str], None] = lambda line: print(line, file=sys.stderr)
         self._parts = 1  # that each chunk is computed in
         # Processes that share a model compute a chunk together.
@@ -306,10 +310,8 @@ class Learner:
 
     def _filled(self, chunk: Chunk) -> Chunk:
         """The chunk, its streams filled up to lengths that have been before where new ones take time; see `FILL`."""
-        if self.device.type != "cpu" or self.precision != torch.bfloat16 or self._recipe.train.r_drop:
-            return chunk
         large = min(len(chunk.source), len(chunk.labels)) >= 8 * FILL
-        return chunk.filled(FILL) if large and self._recipe.model.longest >= FILL else chunk
+        return chunk.filled(FILL) if self._fills and large else chunk
 
 
 def _seed(*numbers: int) -> int:
