@@ -112,6 +112,7 @@ def measured(run: Path) -> list[dict[str, float]]:
 def test_the_number_of_processes_changes_nothing_and_only_the_first_speaks(
     how: tuple[str, ...], changes: tuple[str, ...], text: Path, tmp_path: Path
 ) -> None:
+    changes = "train.precision=fp32", *changes  # in bf16 the gradients of each chunk are rounded
     train(recipes.load(prepared(text, tmp_path / "whole", *changes)), "cpu")
     recipe = prepared(text, tmp_path / "parts", *changes)
     train(recipes.load(recipe, ["train.steps=8"]), "cpu")
